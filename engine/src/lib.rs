@@ -16,5 +16,6 @@ pub mod generate;
 pub mod gpu;
 pub mod model;
 pub mod ops;
+pub mod progress;
 pub mod reference;
 pub mod session;

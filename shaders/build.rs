@@ -71,7 +71,8 @@ fn reflect(composition: &Composition) -> Result<String, String> {
         let place = e.location(source).map_or("?".into(), |l| origin(l.line_number));
         format!("{place}: {}", e.emit_to_string(source))
     })?;
-    let mut capabilities = naga::valid::Capabilities::empty();
+    // pack2x16float and unpack2x16float: part of every WebGPU device.
+    let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(naga::valid::Capabilities::SHADER_FLOAT16, composition.f16);
     capabilities.set(naga::valid::Capabilities::SUBGROUP, composition.subgroup);
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);

@@ -1,1 +1,26 @@
-//! (room of the engine; see the crate's documentation)
+//! Model files: GGUF, safetensors, Hugging Face folders.
+//!
+//! Flows in: a path, or names with bytes. Flows out: a [`Checkpoint`], which is named tensors with shape and [`Dtype`],
+//! their bytes, and the model's [`Meta`]data. Nothing here knows what a model or a codec is.
+//!
+//! Files are hostile until proven otherwise: arithmetic is checked, every count is held against the bytes that are left
+//! before memory is taken, and an error names the file, the key or tensor, the byte and a remedy.
+
+mod bytes;
+mod checkpoint;
+mod decode;
+mod dtype;
+mod error;
+mod folder;
+mod gguf;
+mod gguf_parts;
+mod gguf_value;
+mod hugging_face;
+mod open;
+mod safetensors;
+
+pub use checkpoint::{Checkpoint, Meta, TensorInfo};
+pub use decode::decode_f32;
+pub use dtype::{Dtype, GgmlType, ShapeError};
+pub use error::{FormatError, Item};
+pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};

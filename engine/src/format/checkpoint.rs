@@ -1,0 +1,148 @@
+//! A model's files as named tensors and metadata, whatever container they came in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::bytes::FileBytes;
+use super::{Dtype, GgufMetadata, ShapeError};
+
+/// Name, shape and type of a tensor, and where its bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub name: String,
+    /// Row-major, outermost first: a matrix is `[rows, cols]`, a scalar `[]`. (GGUF stores the reverse order.)
+    pub shape: Vec<u64>,
+    pub dtype: Dtype,
+    /// Which of the checkpoint's files holds the bytes.
+    file: u32,
+    /// First byte in that file.
+    offset: u64,
+    /// Number of bytes.
+    len: u64,
+}
+
+impl TensorInfo {
+    /// A tensor that belongs to no file yet: for writers, and to hand bytes to a codec.
+    pub fn new(name: impl Into<String>, shape: Vec<u64>, dtype: Dtype) -> Result<Self, ShapeError> {
+        let len = dtype.byte_len(&shape)?;
+        Ok(Self { name: name.into(), shape, dtype, file: 0, offset: 0, len })
+    }
+
+    /// Puts the tensor at a place in a file.
+    pub(super) fn at(mut self, file: u32, offset: u64) -> Self {
+        (self.file, self.offset) = (file, offset);
+        self
+    }
+
+    /// Bytes the tensor takes in its file.
+    pub fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    /// Offset of the first byte in the tensor's file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Which of the checkpoint's files holds the tensor.
+    pub(super) fn file(&self) -> usize {
+        self.file as usize
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product() // fits: byte_len() has been computed from it with checks
+    }
+
+    pub(super) fn range(&self) -> Option<Range<usize>> {
+        let start = usize::try_from(self.offset).ok()?;
+        Some(start..start.checked_add(usize::try_from(self.len).ok()?)?)
+    }
+}
+
+/// What a checkpoint says about its model besides the weights.
+#[derive(Debug)]
+pub enum Meta {
+    /// The key-value pairs of a GGUF file.
+    Gguf(GgufMetadata),
+    /// The JSON files of a Hugging Face folder and the `__metadata__` of its safetensors.
+    HuggingFace {
+        /// `config.json`; `null` if a lone safetensors file has none beside it.
+        config: Value,
+        /// `generation_config.json`.
+        generation: Option<Value>,
+        /// `tokenizer.json`, unparsed.
+        tokenizer_json: Option<Vec<u8>>,
+        /// `tokenizer_config.json`; a `chat_template.jinja` beside it is put in as `chat_template` where that is absent.
+        tokenizer_config: Option<Value>,
+        /// `__metadata__` of all safetensors files, united (the first file's entry wins).
+        st_metadata: BTreeMap<String, String>,
+    },
+}
+
+/// An opened model: tensors by name, metadata, and the bytes behind them. Cloning shares them.
+#[derive(Clone)]
+pub struct Checkpoint {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    files: Vec<FileBytes>,
+    tensors: Vec<TensorInfo>,
+    index: HashMap<String, usize>,
+    meta: Meta,
+}
+
+impl Checkpoint {
+    /// Puts a checkpoint together. The readers have checked that names are unique and ranges lie inside their files.
+    pub(super) fn assemble(
+        name: String,
+        files: Vec<FileBytes>,
+        tensors: Vec<TensorInfo>,
+        index: HashMap<String, usize>,
+        meta: Meta,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { name, files, tensors, index, meta }) }
+    }
+
+    /// All tensors: in file order, for several files file after file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.inner.tensors
+    }
+
+    /// A tensor and its bytes (little-endian, no particular alignment).
+    pub fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
+        let info = self.inner.tensors.get(*self.inner.index.get(name)?)?;
+        let bytes = self.inner.files.get(info.file as usize)?.get(info.range()?)?;
+        Some((info, bytes))
+    }
+
+    /// Metadata.
+    pub fn meta(&self) -> &Meta {
+        &self.inner.meta
+    }
+
+    /// File or folder name for messages.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Bytes of all files that hold tensors.
+    pub fn file_bytes(&self) -> u64 {
+        self.inner.files.iter().map(|file| file.len() as u64).sum()
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("name", &self.inner.name)
+            .field("files", &self.inner.files.len())
+            .field("tensors", &self.inner.tensors.len())
+            .finish_non_exhaustive()
+    }
+}

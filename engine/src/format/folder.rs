@@ -1,0 +1,113 @@
+//! A set of files by name: a folder on disk, or what a browser handed over.
+
+use std::collections::BTreeMap;
+
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::PathBuf;
+
+use super::bytes::{self, FileBytes};
+use super::error::{FormatError, Item};
+
+/// Files side by side.
+pub(super) enum Folder {
+    #[cfg(not(target_arch = "wasm32"))]
+    Disk(PathBuf),
+    /// Contents by file name; taking a file removes it.
+    Memory(BTreeMap<String, Vec<u8>>),
+}
+
+impl Folder {
+    /// Files in memory; folders in their names are dropped (a browser's folder upload names them `folder/config.json`).
+    pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, FormatError> {
+        let mut by_name = BTreeMap::new();
+        for (path, contents) in files {
+            let name = path.rsplit(['/', '\\']).next().unwrap_or(&path).to_owned();
+            if by_name.insert(name, contents).is_some() {
+                return Err(FormatError::Invalid {
+                    file: path,
+                    item: Item::Header,
+                    offset: 0,
+                    reason: "a second file has this name".to_owned(),
+                    remedy: "hand over the files of one model only",
+                });
+            }
+        }
+        Ok(Self::Memory(by_name))
+    }
+
+    /// How messages call a file.
+    pub fn label(&self, name: &str) -> String {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => path.join(name).display().to_string(),
+            Self::Memory(_) => name.to_owned(),
+        }
+    }
+
+    /// How messages call the folder.
+    pub fn folder_label(&self) -> String {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => path.display().to_string(),
+            Self::Memory(files) => format!("the {} files handed over", files.len()),
+        }
+    }
+
+    /// True if there is such a file (a broken link counts: opening it then says what is wrong).
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => path.join(name).symlink_metadata().is_ok(),
+            Self::Memory(files) => files.contains_key(name),
+        }
+    }
+
+    /// Names of all files, sorted.
+    pub fn names(&self) -> Result<Vec<String>, FormatError> {
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => {
+                let io = |source| FormatError::Io { file: path.display().to_string(), action: "list", source };
+                let mut names = Vec::new();
+                for entry in std::fs::read_dir(path).map_err(io)? {
+                    names.extend(entry.map_err(io)?.file_name().into_string()); // no model file has a name beyond UTF-8
+                }
+                names.sort();
+                Ok(names)
+            }
+            Self::Memory(files) => Ok(files.keys().cloned().collect()),
+        }
+    }
+
+    /// The contents of a model file: mapped, or taken out of memory.
+    pub fn weights(&mut self, name: &str) -> Result<FileBytes, FormatError> {
+        let label = self.label(name);
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => bytes::map(&path.join(name), &label),
+            Self::Memory(files) => files.remove(name).map(FileBytes::Owned).ok_or_else(|| FormatError::Missing {
+                file: label,
+                missing: "the file itself".to_owned(),
+                remedy: "hand it over together with the others",
+            }),
+        }
+    }
+
+    /// A side file of at most `limit` bytes, if it exists.
+    pub fn side_file(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FormatError> {
+        if !self.contains(name) {
+            return Ok(None);
+        }
+        let label = self.label(name);
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => bytes::read(&path.join(name), &label, limit).map(Some),
+            Self::Memory(files) => {
+                if let Some(contents) = files.get(name) {
+                    bytes::check_size(&label, contents.len() as u64, limit)?;
+                }
+                Ok(files.remove(name))
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What can go wrong between weights, recipes and packed planes.
+
+/// Errors of the codec room. Messages name the codec and, where there is one, the row and column.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CodecError {
+    #[error("unknown codec `{name}`; valid codecs: {valid}")]
+    UnknownCodec { name: String, valid: String },
+    #[error("{codec}: unknown option `{option}`; valid options: {valid}")]
+    UnknownOption { codec: String, option: String, valid: String },
+    #[error("{codec}: `{value}` is no valid {option}; valid: {valid}")]
+    OptionValue { codec: String, option: String, value: String, valid: String },
+    #[error("{codec}: option `{option}` is given twice")]
+    RepeatedOption { codec: String, option: String },
+    #[error("{codec}: option `{option}` is missing; valid: {valid}")]
+    MissingOption { codec: String, option: String, valid: String },
+    #[error("{codec}: {len} weights are not a matrix of {rows} x {cols}")]
+    Shape { codec: String, len: usize, rows: usize, cols: usize },
+    #[error("{codec}: rows of {cols} weights cannot be cut into blocks of {block}")]
+    Columns { codec: String, cols: usize, block: usize },
+    #[error("{codec}: weight [{row}, {col}] is {value}: only finite numbers can be packed")]
+    NonFinite { codec: String, row: usize, col: usize, value: f32 },
+    #[error("{codec}: weight [{row}, {col}] = {value:e} is too large for its scale format")]
+    TooLarge { codec: String, row: usize, col: usize, value: f32 },
+    #[error("{codec}: {found} bytes where {rows} x {cols} weights take {expected}")]
+    Bytes { codec: String, rows: usize, cols: usize, expected: usize, found: usize },
+    #[error("{codec}: plane {plane} does not have the layout of {rows} x {cols} weights")]
+    Layout { codec: String, plane: usize, rows: usize, cols: usize },
+    #[error("{codec}: rows {start}..{end} of {rows}: must lie inside and start at a multiple of {granularity}")]
+    RowRange { codec: String, start: usize, end: usize, rows: usize, granularity: usize },
+}

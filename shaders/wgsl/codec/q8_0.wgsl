@@ -1,0 +1,20 @@
+// Q8_0 of ggml: w = q*d, q a signed byte, an f16 scale d for 32 weights.
+//:import shared/oct
+//:import shared/half
+//:import shared/bits
+
+// [rows, 4*runs] vec2<u32>, eight consecutive signed bytes
+@group(0) @binding(0) var<storage, read> codec_0: array<vec2<u32>>;
+// [rows, ceil(runs/2)] u32, two f16 scales a word, the even run's in the low half
+@group(0) @binding(1) var<storage, read> codec_1: array<u32>;
+
+alias Scale = f32; // d
+
+fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
+    return half_of(codec_1[row * ((runs + 1u) / 2u) + run / 2u], run & 1u);
+}
+
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    let w = codec_0[(row * runs + run) * 4u + o];
+    return Oct(signed_bytes_f32(w.x) * s, signed_bytes_f32(w.y) * s);
+}

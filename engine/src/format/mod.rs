@@ -18,9 +18,13 @@ mod gguf_value;
 mod hugging_face;
 mod open;
 mod safetensors;
+mod writer;
 
 pub use checkpoint::{Checkpoint, Meta, TensorInfo};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
 pub use error::{FormatError, Item};
 pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};
+pub use writer::CheckpointWriter;
+#[cfg(not(target_arch = "wasm32"))]
+pub use writer::AtomicFile;

@@ -1,1 +1,4 @@
 //! Shared helpers of the cross-crate tests.
+
+pub mod checksum;
+pub mod scratch;

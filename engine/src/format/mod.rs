@@ -25,6 +25,6 @@ pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
 pub use error::{FormatError, Item};
 pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};
-pub use writer::CheckpointWriter;
 #[cfg(not(target_arch = "wasm32"))]
 pub use writer::AtomicFile;
+pub use writer::CheckpointWriter;

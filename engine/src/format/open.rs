@@ -93,13 +93,17 @@ fn open_file(mut folder: Folder, name: &str) -> Result<Checkpoint, FormatError> 
         return open_sharded(folder, name.to_owned(), name);
     }
     let bytes = folder.weights(name)?;
-    if bytes.starts_with(&gguf::MAGIC) || (name.ends_with(".gguf") && !safetensors::sniff(&bytes)) {
+    if bytes.starts_with(&gguf::MAGIC) {
         return open_gguf(folder, name, bytes);
     }
     if let Some(found) = foreign(&bytes) {
         return Err(FormatError::UnknownFormat { file: folder.label(name), found: found.to_owned() });
     }
-    if safetensors::sniff(&bytes) || name.ends_with(".safetensors") {
+    // what its name claims, it must be: the parser then says what is wrong with it
+    if name.ends_with(".gguf") {
+        return open_gguf(folder, name, bytes);
+    }
+    if name.ends_with(".safetensors") || safetensors::sniff(&bytes) {
         return open_safetensors(folder, name.to_owned(), name, Some(bytes));
     }
     let found = format!("it begins with {:02x?}", &bytes[..bytes.len().min(8)]);

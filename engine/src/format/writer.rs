@@ -29,6 +29,8 @@ pub struct CheckpointWriter<W> {
 /// ggml's `GGML_MAX_NAME` is 64 with the closing zero. (The reader takes longer names; other readers do not.)
 const LONGEST_GGUF_NAME: usize = 63;
 const LONGEST_GGUF_KEY: usize = 65_535;
+/// Beyond a memory page alignment only wastes space.
+const LARGEST_ALIGNMENT: u32 = 65_536;
 
 impl<W: Write + Seek> CheckpointWriter<W> {
     /// Begins a GGUF (version 3) file at the start of `out`; `file` names it in errors. Data lie in the order of
@@ -40,16 +42,16 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         tensors: &[TensorInfo],
     ) -> Result<Self, FormatError> {
         let file = file.into();
-        let unwritable = |item, reason: &str| FormatError::Unwritable {
-            file: file.clone(),
-            item,
-            reason: reason.to_owned(),
-        };
+        let unwritable =
+            |item, reason: &str| FormatError::Unwritable { file: file.clone(), item, reason: reason.to_owned() };
         let alignment = match metadata.get(gguf::ALIGNMENT_KEY) {
             None => gguf::DEFAULT_ALIGNMENT,
-            Some(&GgufValue::U32(alignment)) if alignment.is_power_of_two() => alignment.into(),
+            Some(&GgufValue::U32(alignment)) if alignment.is_power_of_two() && alignment <= LARGEST_ALIGNMENT => {
+                alignment.into()
+            }
             Some(_) => {
-                return Err(unwritable(Item::Key(gguf::ALIGNMENT_KEY.to_owned()), "it must be a u32 power of two"));
+                let reason = "it must be a u32 power of two, at most 65536";
+                return Err(unwritable(Item::Key(gguf::ALIGNMENT_KEY.to_owned()), reason));
             }
         };
         let mut header = Vec::from(gguf::MAGIC);
@@ -95,11 +97,8 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         tensors: &[TensorInfo],
     ) -> Result<Self, FormatError> {
         let file = file.into();
-        let unwritable = |item, reason: &str| FormatError::Unwritable {
-            file: file.clone(),
-            item,
-            reason: reason.to_owned(),
-        };
+        let unwritable =
+            |item, reason: &str| FormatError::Unwritable { file: file.clone(), item, reason: reason.to_owned() };
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let mut parts = Vec::new();
         if !metadata.is_empty() {
@@ -139,9 +138,11 @@ impl<W: Write + Seek> CheckpointWriter<W> {
     }
 
     fn begin(mut out: W, file: String, header: &[u8], layout: Layout) -> Result<Self, FormatError> {
-        out.seek(SeekFrom::Start(0))
-            .and_then(|_| out.write_all(header))
-            .map_err(|source| FormatError::Io { file: file.clone(), action: "write", source })?;
+        out.seek(SeekFrom::Start(0)).and_then(|_| out.write_all(header)).map_err(|source| FormatError::Io {
+            file: file.clone(),
+            action: "write",
+            source,
+        })?;
         let start = header.len() as u64;
         let pending = layout.places.into_iter().map(|(name, (offset, len))| (name, (start + offset, len))).collect();
         Ok(Self { out, file, position: start, alignment: layout.alignment, pending })
@@ -149,17 +150,25 @@ impl<W: Write + Seek> CheckpointWriter<W> {
 
     /// Writes one tensor's bytes; each announced tensor is written exactly once, in any order.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), FormatError> {
-        let unwritable =
-            |file: &str, reason| FormatError::Unwritable { file: file.to_owned(), item: Item::Tensor(name.to_owned()), reason };
-        let Some((offset, len)) = self.pending.remove(name) else {
+        let unwritable = |file: &str, reason| FormatError::Unwritable {
+            file: file.to_owned(),
+            item: Item::Tensor(name.to_owned()),
+            reason,
+        };
+        let Some(&(offset, len)) = self.pending.get(name) else {
             return Err(unwritable(&self.file, "it was not announced, or is written a second time".to_owned()));
         };
         if len != bytes.len() as u64 {
             return Err(unwritable(&self.file, format!("{len} bytes were announced, {} came", bytes.len())));
         }
         let padding = (len.next_multiple_of(self.alignment) - len) as usize;
-        self.put(offset, bytes, padding)
-            .map_err(|source| FormatError::Io { file: self.file.clone(), action: "write", source })
+        self.put(offset, bytes, padding).map_err(|source| FormatError::Io {
+            file: self.file.clone(),
+            action: "write",
+            source,
+        })?;
+        self.pending.remove(name);
+        Ok(())
     }
 
     fn put(&mut self, offset: u64, bytes: &[u8], padding: usize) -> std::io::Result<()> {
@@ -327,11 +336,7 @@ mod atomic {
 
     impl CheckpointWriter<AtomicFile> {
         /// [`gguf`](CheckpointWriter::gguf) to a path; call [`commit`](Self::commit) at the end.
-        pub fn create_gguf(
-            path: &Path,
-            metadata: &GgufMetadata,
-            tensors: &[TensorInfo],
-        ) -> Result<Self, FormatError> {
+        pub fn create_gguf(path: &Path, metadata: &GgufMetadata, tensors: &[TensorInfo]) -> Result<Self, FormatError> {
             Self::gguf(AtomicFile::create(path)?, path.display().to_string(), metadata, tensors)
         }
 

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tersor` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tersor::cli::main()
+}

@@ -1,1 +1,46 @@
-fn main() {}
+//! `cargo xtask`: everything a newcomer or CI runs, with the set-up it needs.
+
+mod demo;
+mod packages;
+mod shell;
+mod test;
+mod vulkan;
+mod wasm;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask <command>
+
+  demo [--model NAME] [ARGS…]   compare a real model, dense and compressed; writes target/demo/report.{json,html}
+                                NAME: smollm2-135m (default), tiny (needs no network), or anything `tersor` opens.
+                                Further ARGS go to `tersor compare` (see `cargo xtask demo --help`).
+  test [--only STEP]… [--skip STEP]… [--list]
+                                all tests: format, lints, unit and integration tests, wasm, a second adapter
+  help                          this text
+
+Both install what is missing where they may (Debian or Ubuntu as root), else they print the command to type.
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let result = match args.next().as_deref() {
+        Some("demo") => demo::run(args.collect()),
+        Some("test") => test::run(args.collect()),
+        None | Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprint!("unknown command {other:?}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -31,9 +31,7 @@ pub fn directory() -> Result<PathBuf, FetchError> {
         var("HOME").map(|home| home.join("Library/Caches"))
     } else {
         // The XDG specification says to ignore a relative path.
-        var("XDG_CACHE_HOME")
-            .filter(|dir| dir.is_absolute())
-            .or_else(|| var("HOME").map(|home| home.join(".cache")))
+        var("XDG_CACHE_HOME").filter(|dir| dir.is_absolute()).or_else(|| var("HOME").map(|home| home.join(".cache")))
     };
     base.map(|dir| dir.join("tersor")).ok_or(FetchError::NoCacheDirectory)
 }
@@ -91,7 +89,7 @@ impl std::fmt::Display for Digest {
 }
 
 /// A file that a model must have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     /// Name inside the model's folder.
     pub path: String,
@@ -202,14 +200,7 @@ impl Folder {
             .append(done > 0)
             .open(&part)
             .map_err(FetchError::io("create", &part))?;
-        Ok(Writer {
-            file: file.clone(),
-            part,
-            target,
-            out,
-            hasher,
-            done,
-        })
+        Ok(Writer { file: file.clone(), part, target, out, hasher, done })
     }
 
     /// Records that `file` was verified as it lies on disk now.
@@ -252,11 +243,7 @@ impl Folder {
 fn stamp(path: &Path, digest: &Digest) -> Option<Verified> {
     let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Verified {
-        digest: digest.clone(),
-        size: meta.len(),
-        modified_ns: modified.as_nanos(),
-    })
+    Some(Verified { digest: digest.clone(), size: meta.len(), modified_ns: modified.as_nanos() })
 }
 
 /// A file being written beside its final name.
@@ -361,10 +348,7 @@ mod tests {
         // `printf 'hello world' | git hash-object --stdin`
         let mut hasher = Hasher::new(&Digest::GitBlob(String::new()), 11);
         hasher.update(b"hello world");
-        assert_eq!(
-            hasher.finish(),
-            Digest::GitBlob("95d09f2b10159347eece71399a7e2e907ea3df4f".into())
-        );
+        assert_eq!(hasher.finish(), Digest::GitBlob("95d09f2b10159347eece71399a7e2e907ea3df4f".into()));
     }
 
     #[test]

@@ -122,11 +122,7 @@ fn check(model: &Model) -> Result<(), String> {
 
 /// Whether a relative path stays inside the folder it is joined to.
 pub(super) fn is_inside(path: &str) -> bool {
-    !path.is_empty()
-        && !path.contains('\\')
-        && Path::new(path)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_)))
+    !path.is_empty() && !path.contains('\\') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
 #[cfg(test)]

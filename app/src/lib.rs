@@ -1,0 +1,6 @@
+//! tersor's program: the command line, and where it gets models from.
+//!
+//! The engine never fetches and never prints; this crate does. It talks to the engine through its session.
+
+pub mod cli;
+pub mod fetch;

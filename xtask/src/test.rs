@@ -1,0 +1,100 @@
+//! `cargo xtask test`: every check, in the order in which failures are cheapest to learn of.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::shell::{self, cargo};
+use crate::{vulkan, wasm};
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "fmt", what: "formatting", run: || shell::run(cargo().args(["fmt", "--all", "--check"])) },
+    Step {
+        name: "clippy",
+        what: "lints, warnings are errors",
+        run: || {
+            shell::run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        },
+    },
+    Step {
+        name: "test",
+        what: "all tests on the default adapter",
+        run: || {
+            vulkan::ensure_driver()?;
+            shell::run(cargo().args(["test", "--locked", "--workspace"]))
+        },
+    },
+    Step {
+        name: "swiftshader",
+        what: "the engine's and the cross-crate tests on a second adapter",
+        run: || {
+            let icd = vulkan::ensure_swiftshader()?;
+            shell::run(
+                cargo()
+                    .args(["test", "--locked", "-p", "tersor-engine", "-p", "tersor-tests"])
+                    .env("VK_ICD_FILENAMES", &icd)
+                    .env("VK_DRIVER_FILES", &icd),
+            )
+        },
+    },
+    Step { name: "wasm", what: "the engine builds for browsers", run: wasm::check },
+];
+
+/// Runs the steps that were asked for, all of them by default.
+fn run_steps(only: &[String], skip: &[String]) -> Result<()> {
+    let begin = Instant::now();
+    let mut rows: Vec<(&str, Duration, Result<()>)> = Vec::new();
+    for step in STEPS {
+        if !(only.is_empty() || only.iter().any(|s| s == step.name)) || skip.iter().any(|s| s == step.name) {
+            continue;
+        }
+        println!("\n=== {}: {}", step.name, step.what);
+        let start = Instant::now();
+        let result = (step.run)();
+        if let Err(error) = &result {
+            eprintln!("{error:#}");
+        }
+        rows.push((step.name, start.elapsed(), result));
+    }
+    println!("\n=== summary");
+    for (name, time, result) in &rows {
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("{name:12} {verdict:7} {:6.1} s", time.as_secs_f64());
+    }
+    println!("{:12} {:7} {:6.1} s", "all", "", begin.elapsed().as_secs_f64());
+    let failed: Vec<&str> = rows.iter().filter(|r| r.2.is_err()).map(|r| r.0).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Reads the arguments of `cargo xtask test`.
+pub fn run(args: Vec<String>) -> Result<()> {
+    let (mut only, mut skip) = (Vec::new(), Vec::new());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let list = match arg.as_str() {
+            "--list" => {
+                for step in STEPS {
+                    println!("{:12} {}", step.name, step.what);
+                }
+                return Ok(());
+            }
+            "--only" => &mut only,
+            "--skip" => &mut skip,
+            other => bail!("unknown argument {other:?}; see `cargo xtask help`"),
+        };
+        match args.next() {
+            Some(name) if STEPS.iter().any(|s| s.name == name) => list.push(name),
+            name => bail!("{arg} wants the name of a step, not {name:?}; see `cargo xtask test --list`"),
+        }
+    }
+    run_steps(&only, &skip)
+}

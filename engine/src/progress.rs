@@ -88,31 +88,19 @@ impl Monitor {
 
     /// Reports go to `sink` (called on the working thread, so it must be quick); `cancel` stops the work.
     pub fn new(cancel: Cancel, sink: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
-        Self {
-            cancel,
-            sink: Some(Arc::new(sink)),
-        }
+        Self { cancel, sink: Some(Arc::new(sink)) }
     }
 
     /// Reports progress without checking for cancellation.
     pub fn report(&self, stage: &str, done: u64, total: u64, unit: Unit) {
         if let Some(sink) = &self.sink {
-            sink(&Progress {
-                stage: stage.to_owned(),
-                done,
-                total,
-                unit,
-            });
+            sink(&Progress { stage: stage.to_owned(), done, total, unit });
         }
     }
 
     /// Fails once the work was cancelled.
     pub fn check(&self) -> Result<(), Cancelled> {
-        if self.cancel.is_cancelled() {
-            Err(Cancelled)
-        } else {
-            Ok(())
-        }
+        if self.cancel.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
     /// [`Monitor::report`], then [`Monitor::check`].

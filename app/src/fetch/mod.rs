@@ -184,8 +184,15 @@ pub fn named(model: &manifest::Model, options: &Options) -> Result<Located, Fetc
     }))
 }
 
-fn embedded(_name: &str) -> Option<&'static [EmbeddedFile]> {
-    None
+/// The files of `tiny`, the model that is there without a network.
+const TINY: &[EmbeddedFile] = &[
+    ("config.json", include_bytes!("../../../assets/tiny/config.json")),
+    ("generation_config.json", include_bytes!("../../../assets/tiny/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../../assets/tiny/model.safetensors")),
+];
+
+fn embedded(name: &str) -> Option<&'static [EmbeddedFile]> {
+    (name == "tiny").then_some(TINY)
 }
 
 fn cache_dir(options: &Options) -> Result<PathBuf, FetchError> {
@@ -201,4 +208,28 @@ fn wanted(files: &[manifest::File]) -> Vec<cache::Wanted> {
         .iter()
         .map(|f| cache::Wanted { path: f.path.clone(), size: f.size, digest: cache::Digest::Sha256(f.sha256.clone()) })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_model_of_the_manifest_is_in_the_program() {
+        let mut seen = 0;
+        for model in manifest::models().unwrap() {
+            if let manifest::Source::Embedded { .. } = model.source {
+                let Located::Embedded(files) = named(&model, &Options::default()).unwrap() else { panic!() };
+                assert!(files.iter().any(|(name, _)| *name == "config.json"));
+                seen += 1;
+            }
+        }
+        assert!(seen > 0);
+    }
+
+    #[test]
+    fn a_mistyped_path_is_not_looked_up_on_the_network() {
+        let error = locate("models/absent.gguf", &Options::default()).unwrap_err();
+        assert!(matches!(error, FetchError::Unknown { .. }), "{error}");
+    }
 }

@@ -88,6 +88,36 @@ pub(super) fn join_nibbles(codes: &[u8], bytes: &mut [u8]) {
     }
 }
 
+/// Adds the fifth bits of Q5_0 and Q5_1 (bit e of a little-endian u32) to codes of four bits.
+pub(super) fn split_fifth_bits(bytes: &[u8], codes: &mut [u8]) {
+    for (e, code) in codes.iter_mut().enumerate() {
+        *code |= (bytes[e / 8] >> (e % 8) & 1) << 4;
+    }
+}
+
+/// Undoes [`split_fifth_bits`].
+pub(super) fn join_fifth_bits(codes: &[u8], bytes: &mut [u8]) {
+    bytes.fill(0);
+    for (e, code) in codes.iter().enumerate() {
+        bytes[e / 8] |= (code >> 4 & 1) << (e % 8);
+    }
+}
+
+/// Splits bytes into pairs of bits as ggml's blocks of 256 do: 32 bytes hold 128 codes, pair j of all bytes before pair j + 1.
+pub(super) fn split_bit_pairs(bytes: &[u8], codes: &mut [u8]) {
+    for (e, code) in codes.iter_mut().enumerate() {
+        *code = bytes[e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2) & 3;
+    }
+}
+
+/// Undoes [`split_bit_pairs`]; bits above the second are ignored.
+pub(super) fn join_bit_pairs(codes: &[u8], bytes: &mut [u8]) {
+    bytes.fill(0);
+    for (e, code) in codes.iter().enumerate() {
+        bytes[e / 128 * 32 + e % 32] |= (code & 3) << (e % 128 / 32 * 2);
+    }
+}
+
 /// Reads a little-endian f16.
 pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
     half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
@@ -96,6 +126,11 @@ pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
 /// Writes a little-endian f16, rounded to nearest even.
 pub(super) fn put_half(bytes: &mut [u8], at: usize, value: f32) {
     bytes[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+}
+
+/// The f16 nearest to a value, as f32.
+pub(super) fn round_half(value: f32) -> f32 {
+    half::f16::from_f32(value).to_f32()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::rows::{check_weights, for_each_chunk, for_each_row};
 use super::{Codec, CodecError, Packed, Plane, PlaneLayout, RUN};
+use crate::format::Dtype;
 
 /// Dense weights of one number format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,32 +43,6 @@ impl Dense {
     fn plane(self, rows: usize, cols: usize) -> Plane {
         let words = cols.div_ceil(RUN) * RUN * self.bytes() / 4;
         Plane::zeroed(PlaneLayout::per_row(words), rows)
-    }
-
-    /// Pads the rows of a file.
-    pub(super) fn import(self, bytes: &[u8], rows: usize, cols: usize) -> Result<Packed, CodecError> {
-        let row_bytes = cols * self.bytes();
-        let expected = rows.saturating_mul(row_bytes);
-        if bytes.len() != expected {
-            return Err(CodecError::Bytes { codec: self.name(), rows, cols, expected, found: bytes.len() });
-        }
-        let mut planes = [self.plane(rows, cols)];
-        for_each_row(&mut planes, |row, [words]| {
-            let padded: &mut [u8] = bytemuck::cast_slice_mut(words);
-            padded[..row_bytes].copy_from_slice(&bytes[row * row_bytes..][..row_bytes]);
-            Ok::<(), CodecError>(())
-        })?;
-        Ok(Packed { codec: Arc::new(self), rows, cols, planes: planes.into() })
-    }
-
-    /// Takes the padding away again.
-    pub(super) fn export(self, packed: &Packed) -> Vec<u8> {
-        let row_bytes = packed.cols * self.bytes();
-        let mut bytes = vec![0; packed.rows * row_bytes];
-        for_each_chunk(&mut bytes, row_bytes, |row, bytes| {
-            bytes.copy_from_slice(&row_of(packed, row)[..row_bytes]);
-        });
-        bytes
     }
 }
 
@@ -123,5 +98,37 @@ impl Codec for Dense {
             }
         });
         weights
+    }
+
+    fn dtype(&self) -> Option<Dtype> {
+        Some(match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        })
+    }
+
+    fn import(&self, bytes: &[u8], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        let row_bytes = cols * self.bytes();
+        let expected = rows.saturating_mul(row_bytes);
+        if bytes.len() != expected {
+            return Err(CodecError::Bytes { codec: self.name(), rows, cols, expected, found: bytes.len() });
+        }
+        let mut planes = [self.plane(rows, cols)];
+        for_each_row(&mut planes, |row, [words]| {
+            let padded: &mut [u8] = bytemuck::cast_slice_mut(words);
+            padded[..row_bytes].copy_from_slice(&bytes[row * row_bytes..][..row_bytes]);
+            Ok::<(), CodecError>(())
+        })?;
+        Ok(Packed { codec: Arc::new(*self), rows, cols, planes: planes.into() })
+    }
+
+    fn export(&self, packed: &Packed) -> Option<Vec<u8>> {
+        let row_bytes = packed.cols * self.bytes();
+        let mut bytes = vec![0; packed.rows * row_bytes];
+        for_each_chunk(&mut bytes, row_bytes, |row, bytes| {
+            bytes.copy_from_slice(&row_of(packed, row)[..row_bytes]);
+        });
+        Some(bytes)
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between weights, recipes and packed planes.
 
+use crate::format::Dtype;
+
 /// Errors of the codec room. Messages name the codec and, where there is one, the row and column.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CodecError {
@@ -27,4 +29,12 @@ pub enum CodecError {
     Layout { codec: String, plane: usize, rows: usize, cols: usize },
     #[error("{codec}: rows {start}..{end} of {rows}: must lie inside and start at a multiple of {granularity}")]
     RowRange { codec: String, start: usize, end: usize, rows: usize, granularity: usize },
+    #[error("{codec}: this format can be read but not written; choose another codec")]
+    ReadOnly { codec: String },
+    #[error("{codec}: its packed weights are of no type that model files have")]
+    NoFileType { codec: String },
+    #[error("tensor `{tensor}`: weights of type {dtype} cannot be used; convert them to a float type first")]
+    Dtype { tensor: String, dtype: Dtype },
+    #[error("tensor `{tensor}`: shape {shape:?} is too large for this machine")]
+    Size { tensor: String, shape: Vec<u64> },
 }

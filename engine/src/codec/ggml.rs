@@ -1,7 +1,7 @@
 //! What all block types of ggml have in common: a row is a sequence of blocks of fixed length and size.
 //!
 //! A type's file says how its blocks are decoded and encoded, and how their bytes are laid out in two planes: codes
-//! (bit-sliced, see [`super::bits`]) and heads (scales). Nothing is lost on the way, so [`Ggml::export`] gives the file's
+//! (bit-sliced, see [`super::bits`]) and heads (scales). Nothing is lost on the way, so exporting gives the file's
 //! bytes back, and decoding a packed matrix is decoding those bytes.
 
 use std::marker::PhantomData;
@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use super::rows::{check_weights, for_each_chunk, for_each_row};
 use super::{Codec, CodecError, Packed, Plane, PlaneLayout};
+use crate::format::{Dtype, GgmlType};
 
 /// One block type of ggml.
 pub(super) trait Block: std::fmt::Debug + Send + Sync + 'static {
-    /// Recipe spelling, and the WGSL module's name.
+    const TYPE: GgmlType;
+    /// ggml's name in lower case: the recipe spelling, and the WGSL module's name.
     const NAME: &'static str;
     /// Weights in a block.
     const LEN: usize;
@@ -32,9 +34,12 @@ pub(super) trait Block: std::fmt::Debug + Send + Sync + 'static {
     /// The weights of a block of a file.
     fn decode(block: &[u8], weights: &mut [f32]);
 
-    /// The block that stands for `weights`, all finite. `block` comes zeroed.
-    fn encode(weights: &[f32], block: &mut [u8]);
+    /// Writes the block that stands for weights, all finite, over zeros; `None` for types that are only read.
+    const ENCODE: Option<Encoder> = None;
 }
+
+/// Turns `LEN` weights into the `BYTES` of a block.
+pub(super) type Encoder = fn(weights: &[f32], block: &mut [u8]);
 
 /// The codec of a block type.
 #[derive(Debug)]
@@ -52,36 +57,8 @@ impl<B: Block> Ggml<B> {
         words.map(|words| Plane::zeroed(PlaneLayout::per_row(words), rows))
     }
 
-    fn pack(&self, rows: usize, cols: usize, planes: [Plane; 2]) -> Packed {
+    fn packed(&self, rows: usize, cols: usize, planes: [Plane; 2]) -> Packed {
         Packed { codec: Arc::new(Self::new()), rows, cols, planes: planes.into() }
-    }
-
-    /// Lays out the bytes of a file.
-    pub(super) fn import(&self, bytes: &[u8], rows: usize, cols: usize) -> Result<Packed, CodecError> {
-        super::rows::check_cols(self, cols)?;
-        let row_bytes = cols / B::LEN * B::BYTES;
-        let expected = rows.saturating_mul(row_bytes);
-        if bytes.len() != expected {
-            return Err(CodecError::Bytes { codec: self.name(), rows, cols, expected, found: bytes.len() });
-        }
-        let mut planes = self.planes(rows, cols);
-        for_each_row(&mut planes, |row, [codes, heads]| {
-            split_row::<B>(&bytes[row * row_bytes..][..row_bytes], codes, heads);
-            Ok::<(), CodecError>(())
-        })?;
-        Ok(self.pack(rows, cols, planes))
-    }
-
-    /// The bytes of a file.
-    pub(super) fn export(&self, packed: &Packed) -> Vec<u8> {
-        let row_bytes = packed.cols / B::LEN * B::BYTES;
-        let mut bytes = vec![0; packed.rows * row_bytes];
-        for_each_chunk(&mut bytes, row_bytes, |row, bytes| {
-            for (i, block) in bytes.chunks_exact_mut(B::BYTES).enumerate() {
-                join_block::<B>(packed, row, i, block);
-            }
-        });
-        bytes
     }
 }
 
@@ -119,6 +96,7 @@ impl<B: Block> Codec for Ggml<B> {
     }
 
     fn encode(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        let encode = B::ENCODE.ok_or_else(|| CodecError::ReadOnly { codec: self.name() })?;
         check_weights(self, weights, rows, cols)?;
         let mut planes = self.planes(rows, cols);
         for_each_row(&mut planes, |row, [codes, heads]| {
@@ -127,7 +105,7 @@ impl<B: Block> Codec for Ggml<B> {
             let mut decoded = vec![0.0; B::LEN];
             for (i, block) in bytes.chunks_exact_mut(B::BYTES).enumerate() {
                 let weights = &weights[i * B::LEN..][..B::LEN];
-                B::encode(weights, block);
+                encode(weights, block);
                 B::decode(block, &mut decoded);
                 if decoded.iter().any(|w| !w.is_finite()) {
                     let (at, value) = largest(weights);
@@ -137,7 +115,7 @@ impl<B: Block> Codec for Ggml<B> {
             split_row::<B>(&bytes, codes, heads);
             Ok(())
         })?;
-        Ok(self.pack(rows, cols, planes))
+        Ok(self.packed(rows, cols, planes))
     }
 
     fn decode(&self, packed: &Packed) -> Vec<f32> {
@@ -150,6 +128,40 @@ impl<B: Block> Codec for Ggml<B> {
             }
         });
         weights
+    }
+
+    fn dtype(&self) -> Option<Dtype> {
+        Some(Dtype::Ggml(B::TYPE))
+    }
+
+    fn encodes(&self) -> bool {
+        B::ENCODE.is_some()
+    }
+
+    fn import(&self, bytes: &[u8], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        super::rows::check_cols(self, cols)?;
+        let row_bytes = cols / B::LEN * B::BYTES;
+        let expected = rows.saturating_mul(row_bytes);
+        if bytes.len() != expected {
+            return Err(CodecError::Bytes { codec: self.name(), rows, cols, expected, found: bytes.len() });
+        }
+        let mut planes = self.planes(rows, cols);
+        for_each_row(&mut planes, |row, [codes, heads]| {
+            split_row::<B>(&bytes[row * row_bytes..][..row_bytes], codes, heads);
+            Ok::<(), CodecError>(())
+        })?;
+        Ok(self.packed(rows, cols, planes))
+    }
+
+    fn export(&self, packed: &Packed) -> Option<Vec<u8>> {
+        let row_bytes = packed.cols / B::LEN * B::BYTES;
+        let mut bytes = vec![0; packed.rows * row_bytes];
+        for_each_chunk(&mut bytes, row_bytes, |row, bytes| {
+            for (i, block) in bytes.chunks_exact_mut(B::BYTES).enumerate() {
+                join_block::<B>(packed, row, i, block);
+            }
+        });
+        Some(bytes)
     }
 }
 
@@ -164,7 +176,22 @@ pub(super) fn largest(weights: &[f32]) -> (usize, f32) {
     best
 }
 
-/// `1 / scale`, or 0 where the scale is 0: codes are then 0 instead of 0 · inf.
+/// `1 / scale`, or 0 where that is infinite: weights then get the code of zero instead of that of 0 · inf.
 pub(super) fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+    let inverse = 1.0 / scale;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// Codes 0..=`levels` on the grid from the smallest to the largest weight. Returns its step and the smallest weight.
+pub(super) fn affine_codes(weights: &[f32], levels: u8, codes: &mut [u8]) -> (f32, f32) {
+    let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
+    for &w in weights {
+        (min, max) = (min.min(w), max.max(w));
+    }
+    let d = (max - min) / f32::from(levels);
+    let id = inverse(d);
+    for (q, &w) in codes.iter_mut().zip(weights) {
+        *q = (((w - min) * id + 0.5) as u8).min(levels);
+    }
+    (d, min)
 }

@@ -13,14 +13,36 @@ mod bits;
 mod dense;
 mod error;
 mod ggml;
+mod fit;
+mod iq4_nl;
+mod iq4_xs;
+mod k_quant;
+mod mxfp4;
+mod nvfp4;
 mod packed;
+mod q1_0;
+mod q2_0;
+mod q2_k;
+mod q3_k;
 mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
 mod rows;
 mod spec;
+#[cfg(test)]
+mod tests;
+mod tq1_0;
+mod tq2_0;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+
+use crate::format::{Dtype, TensorInfo, decode_f32};
 
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
@@ -62,4 +84,62 @@ pub trait Codec: Send + Sync + Debug {
     ///
     /// `packed` must be this codec's, which `packed.decode()` ensures.
     fn decode(&self, packed: &Packed) -> Vec<f32>;
+
+    /// Whether [`Codec::encode`] is there at all; some formats are only read.
+    fn encodes(&self) -> bool {
+        true
+    }
+
+    /// The element type of model files that holds the same weights bit for bit.
+    fn dtype(&self) -> Option<Dtype> {
+        None
+    }
+
+    /// Lays out the bytes of a file's tensor of type [`Codec::dtype`].
+    ///
+    /// # Errors
+    /// A length that does not match, columns that are no multiple of [`Codec::block_len`], no such type.
+    fn import(&self, bytes: &[u8], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        let _ = (bytes, rows, cols);
+        Err(CodecError::NoFileType { codec: self.name() })
+    }
+
+    /// Undoes [`Codec::import`]; `None` without a [`Codec::dtype`].
+    fn export(&self, packed: &Packed) -> Option<Vec<u8>> {
+        let _ = packed;
+        None
+    }
+}
+
+/// Lays out a tensor of a file without re-quantizing it. All dimensions but the last are rows; a vector is one row.
+/// F64 is rounded to f32; 8-bit floats become f16, which holds them exactly.
+///
+/// # Errors
+/// Integer and boolean tensors, 8-bit floats that are not finite, bytes that do not match the shape.
+pub fn import(info: &TensorInfo, bytes: &[u8]) -> Result<Packed, CodecError> {
+    let too_large = || CodecError::Size { tensor: info.name.clone(), shape: info.shape.clone() };
+    let (leading, cols) = match info.shape.split_last() {
+        Some((cols, leading)) => (leading, usize::try_from(*cols).map_err(|_| too_large())?),
+        None => (&[][..], 1),
+    };
+    let rows = leading
+        .iter()
+        .try_fold(1usize, |rows, &n| rows.checked_mul(usize::try_from(n).ok()?))
+        .ok_or_else(too_large)?;
+    let widened = |codec: &str| {
+        let weights = decode_f32(info.dtype, bytes).unwrap_or_default();
+        parse(codec)?.encode(&weights, rows, cols)
+    };
+    match info.dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Ggml(_) => parse(info.dtype.name())?.import(bytes, rows, cols),
+        Dtype::F64 => widened("f32"),
+        Dtype::F8E4M3 | Dtype::F8E5M2 => widened("f16"),
+        dtype => Err(CodecError::Dtype { tensor: info.name.clone(), dtype }),
+    }
+}
+
+/// The bytes of the tensor in a GGUF file, of the type that the codec's [`Codec::dtype`] says; `None` if it has none there.
+pub fn export_ggml(packed: &Packed) -> Option<Vec<u8>> {
+    packed.codec.dtype()?.ggml_id()?;
+    packed.codec.export(packed)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dense::Dense;
-use super::ggml::Ggml;
+use super::ggml::{Block, Ggml};
 use super::{CodecError, CodecRef};
 
 /// Makes a codec from its options.
@@ -14,9 +14,30 @@ const CODECS: &[(&str, Build)] = &[
     ("f32", |options| options.none(Arc::new(Dense::F32))),
     ("f16", |options| options.none(Arc::new(Dense::F16))),
     ("bf16", |options| options.none(Arc::new(Dense::Bf16))),
-    ("q4_0", |options| options.none(Arc::new(Ggml::<super::q4_0::Q4_0>::new()))),
-    ("q8_0", |options| options.none(Arc::new(Ggml::<super::q8_0::Q8_0>::new()))),
+    ("q4_0", ggml::<super::q4_0::Q4_0>),
+    ("q4_1", ggml::<super::q4_1::Q4_1>),
+    ("q5_0", ggml::<super::q5_0::Q5_0>),
+    ("q5_1", ggml::<super::q5_1::Q5_1>),
+    ("q8_0", ggml::<super::q8_0::Q8_0>),
+    ("q2_k", ggml::<super::q2_k::Q2K>),
+    ("q3_k", ggml::<super::q3_k::Q3K>),
+    ("q4_k", ggml::<super::q4_k::Q4K>),
+    ("q5_k", ggml::<super::q5_k::Q5K>),
+    ("q6_k", ggml::<super::q6_k::Q6K>),
+    ("iq4_nl", ggml::<super::iq4_nl::Iq4Nl>),
+    ("iq4_xs", ggml::<super::iq4_xs::Iq4Xs>),
+    ("tq1_0", ggml::<super::tq1_0::Tq1_0>),
+    ("tq2_0", ggml::<super::tq2_0::Tq2_0>),
+    ("mxfp4", ggml::<super::mxfp4::Mxfp4>),
+    ("nvfp4", ggml::<super::nvfp4::Nvfp4>),
+    ("q1_0", ggml::<super::q1_0::Q1_0>),
+    ("q2_0", ggml::<super::q2_0::Q2_0>),
 ];
+
+/// Builds the codec of a block type, which has no options.
+fn ggml<B: Block>(options: Options) -> Result<CodecRef, CodecError> {
+    options.none(Arc::new(Ggml::<B>::new()))
+}
 
 /// The names [`parse`] knows, as messages and help texts list them.
 pub fn valid_codecs() -> String {

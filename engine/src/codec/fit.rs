@@ -1,0 +1,126 @@
+//! Least-squares fits of quantization grids, shared by the encoders that search.
+//!
+//! All minimise the plain squared error Σ (x − y)², which is proportional to the expected error of y = W x for inputs
+//! without a preferred direction. Each alternates between rounding to the grid and the closed form of the best grid for
+//! the levels found, from several starts, and keeps the best.
+
+/// Nearest integer, ties to even, for |v| < 2^22. Adding 1.5·2^23 leaves no fraction bits; unlike `round` it vectorises.
+#[inline]
+pub(super) fn nearest(v: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    (v + MAGIC) - MAGIC
+}
+
+/// The integer of `lo..=hi` nearest to `v`.
+#[inline]
+pub(super) fn level(v: f32, lo: f32, hi: f32) -> f32 {
+    nearest(v.max(lo).min(hi))
+}
+
+/// Largest magnitude of `x`, with its sign.
+fn extreme(x: &[f32]) -> f32 {
+    x.iter().fold(0.0f32, |best, &x| if x.abs() > best.abs() { x } else { best })
+}
+
+/// The step `s` of the grid `s·l`, l integer in `lo..=hi`, that fits `x`. It may be negative, and is 0 for zeros.
+///
+/// Starts place the extreme weight around `lo`, in tenths of a step.
+pub(super) fn symmetric(x: &[f32], lo: f32, hi: f32) -> f32 {
+    let extreme = extreme(x);
+    if !(1.0 / extreme).is_finite() {
+        return 0.0;
+    }
+    // Given levels, the best step is Σ xl / Σ l², and the error Σ x² less the gain (Σ xl)² / Σ l².
+    let fit = |inverse: f32| {
+        let (mut xl, mut ll) = (0.0f32, 0.0f32);
+        for &x in x {
+            let l = level(x * inverse, lo, hi);
+            xl += x * l;
+            ll += l * l;
+        }
+        if ll > 0.0 { (xl * (xl / ll), xl / ll) } else { (0.0, 0.0) }
+    };
+    let mut best = (0.0, 0.0);
+    for i in -9..=9 {
+        let found = fit((lo - 0.1 * i as f32) / extreme);
+        if found.0 > best.0 {
+            best = found;
+        }
+    }
+    for _ in 0..4 {
+        let found = fit(1.0 / best.1);
+        if found.0 <= best.0 {
+            break;
+        }
+        best = found;
+    }
+    best.1
+}
+
+/// A grid `s·l + m`, l integer from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Affine {
+    pub(super) s: f32,
+    pub(super) m: f32,
+}
+
+/// The grid with levels `0..=levels` that fits `x`; s ≥ 0, and m ≤ 0 if `below_zero`.
+///
+/// Starts spread the levels over `levels + off` steps of the range of `x`, `off` from `offsets` in tenths.
+pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, offsets: std::ops::RangeInclusive<i32>) -> Affine {
+    let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
+    for &x in x {
+        (min, max) = (min.min(x), max.max(x));
+    }
+    if below_zero {
+        min = min.min(0.0);
+    }
+    let range = max - min;
+    if !(levels / range).is_finite() {
+        return Affine { s: 0.0, m: min };
+    }
+    // Around the minimum, so that weights far from zero do not drown the differences that count.
+    let n = x.len() as f32;
+    let (mut sx, mut xx) = (0.0f32, 0.0f32);
+    for &x in x {
+        sx += x - min;
+        xx += (x - min) * (x - min);
+    }
+    let fit = |inverse: f32, offset: f32| {
+        let (mut sl, mut ll, mut xl) = (0.0f32, 0.0f32, 0.0f32);
+        for &x in x {
+            let l = level((x - offset) * inverse, 0.0, levels);
+            sl += l;
+            ll += l * l;
+            xl += (x - min) * l;
+        }
+        let determinant = n * ll - sl * sl;
+        let (mut s, mut m) =
+            if determinant > 0.0 { ((n * xl - sx * sl) / determinant, (ll * sx - sl * xl) / determinant) } else { (0.0, sx / n) };
+        if below_zero && m + min > 0.0 {
+            m = -min;
+            s = if ll > 0.0 { (xl - m * sl) / ll } else { 0.0 };
+        }
+        let error = xx + s * s * ll + n * m * m + 2.0 * (s * m * sl - s * xl - m * sx);
+        (error, Affine { s, m: m + min })
+    };
+    let mut best = (f32::INFINITY, Affine { s: range / levels, m: min });
+    for i in offsets {
+        let found = fit((levels + 0.1 * i as f32) / range, min);
+        if found.0 < best.0 {
+            best = found;
+        }
+    }
+    for _ in 0..4 {
+        let Affine { s, m } = best.1;
+        if s <= 0.0 {
+            break;
+        }
+        let found = fit(1.0 / s, m);
+        if found.0 >= best.0 {
+            break;
+        }
+        best = found;
+    }
+    best.1
+}

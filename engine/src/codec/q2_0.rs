@@ -1,0 +1,43 @@
+//! Q2_0 of ggml: 64 weights, `w = (q − 1)·d`, q of 2 bits, d an f16. 2.25 bits a weight. Read only.
+
+use super::bits::{half, pack, unpack};
+use super::ggml::Block;
+use crate::format::GgmlType;
+
+#[derive(Debug)]
+pub(super) struct Q2_0;
+
+fn read_codes(block: &[u8]) -> [u8; 64] {
+    std::array::from_fn(|e| block[2 + e / 4] >> (2 * (e % 4)) & 3)
+}
+
+impl Block for Q2_0 {
+    const TYPE: GgmlType = GgmlType::Q2_0;
+    const NAME: &'static str = "q2_0";
+    const LEN: usize = 64;
+    const BYTES: usize = 18;
+    const CODE_WORDS: usize = 4;
+    const HEAD_BYTES: usize = 2;
+
+    fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
+        pack(2, &read_codes(block), codes);
+        head.copy_from_slice(&block[..2]);
+    }
+
+    fn join(codes: &[u32], head: &[u8], block: &mut [u8]) {
+        let mut q = [0; 64];
+        unpack(2, codes, &mut q);
+        block[2..].fill(0);
+        for (e, q) in q.iter().enumerate() {
+            block[2 + e / 4] |= q << (2 * (e % 4));
+        }
+        block[..2].copy_from_slice(head);
+    }
+
+    fn decode(block: &[u8], weights: &mut [f32]) {
+        let d = half(block, 0);
+        for (w, q) in weights.iter_mut().zip(read_codes(block)) {
+            *w = (f32::from(q) - 1.0) * d;
+        }
+    }
+}

@@ -95,8 +95,11 @@ pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, offsets: std::ops
             xl += (x - min) * l;
         }
         let determinant = n * ll - sl * sl;
-        let (mut s, mut m) =
-            if determinant > 0.0 { ((n * xl - sx * sl) / determinant, (ll * sx - sl * xl) / determinant) } else { (0.0, sx / n) };
+        let (mut s, mut m) = if determinant > 0.0 {
+            ((n * xl - sx * sl) / determinant, (ll * sx - sl * xl) / determinant)
+        } else {
+            (0.0, sx / n)
+        };
         if below_zero && m + min > 0.0 {
             m = -min;
             s = if ll > 0.0 { (xl - m * sl) / ll } else { 0.0 };

@@ -52,7 +52,7 @@ impl Block for Iq4Xs {
         let q = read_codes(block);
         for (e, w) in weights.iter_mut().enumerate() {
             let b = e / 32;
-            let scale = block[4 + b / 2] >> (b % 2 * 4) & 15 | (high >> (2 * b) & 3) as u8 * 16;
+            let scale = block[4 + b / 2] >> (b % 2 * 4) & 15 | ((high >> (2 * b) & 3) as u8) << 4;
             *w = (d * (f32::from(scale) - 32.0)) * VALUES[usize::from(q[e])];
         }
     }

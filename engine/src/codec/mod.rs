@@ -12,8 +12,8 @@
 mod bits;
 mod dense;
 mod error;
-mod ggml;
 mod fit;
+mod ggml;
 mod iq4_nl;
 mod iq4_xs;
 mod k_quant;
@@ -122,10 +122,8 @@ pub fn import(info: &TensorInfo, bytes: &[u8]) -> Result<Packed, CodecError> {
         Some((cols, leading)) => (leading, usize::try_from(*cols).map_err(|_| too_large())?),
         None => (&[][..], 1),
     };
-    let rows = leading
-        .iter()
-        .try_fold(1usize, |rows, &n| rows.checked_mul(usize::try_from(n).ok()?))
-        .ok_or_else(too_large)?;
+    let rows =
+        leading.iter().try_fold(1usize, |rows, &n| rows.checked_mul(usize::try_from(n).ok()?)).ok_or_else(too_large)?;
     let widened = |codec: &str| {
         let weights = decode_f32(info.dtype, bytes).unwrap_or_default();
         parse(codec)?.encode(&weights, rows, cols)

@@ -1,7 +1,7 @@
 //! Q6_K of ggml: 256 weights, `w = (q − 32)·(d·scale)`, q of 6 bits, a signed 8-bit scale for 16 weights, d an f16.
 //! 6.5625 bits a weight.
 
-use super::bits::{half, pack, put_half, split_bit_pairs, unpack, join_bit_pairs};
+use super::bits::{half, join_bit_pairs, pack, put_half, split_bit_pairs, unpack};
 use super::ggml::{Block, Encoder};
 use super::k_quant::{self, SUPERBLOCK};
 use crate::format::GgmlType;

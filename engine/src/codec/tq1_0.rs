@@ -43,7 +43,7 @@ impl Block for Tq1_0 {
         for (e, w) in weights.iter_mut().enumerate() {
             let (byte, digit) = place(e);
             let shifted = block[byte].wrapping_mul(3u8.pow(digit));
-            *w = (f32::from((u16::from(shifted) * 3 >> 8) as u8) - 1.0) * d;
+            *w = (f32::from(((u16::from(shifted) * 3) >> 8) as u8) - 1.0) * d;
         }
     }
 }

@@ -1,4 +1,4 @@
-// FP4 of bitsandbytes: w = code[q]*absmax, a sign and 8 magnitudes, one absmax for BLOCK weights.
+// FP4 of bitsandbytes: w = code[q]*absmax, a sign and 8 magnitudes, one absmax for a block of BLOCK_RUNS runs.
 //:import shared/oct
 //:import shared/bits
 //:import shared/absmax

@@ -1,4 +1,4 @@
-// NF4 of QLoRA (arXiv 2305.14314): w = code[q]*absmax, 16 quantiles of a normal distribution, one absmax for BLOCK weights.
+// NF4 of QLoRA (arXiv 2305.14314): w = code[q]*absmax, 16 quantiles of a normal distribution, one absmax for a block of BLOCK_RUNS runs.
 //:import shared/oct
 //:import shared/bits
 //:import shared/absmax

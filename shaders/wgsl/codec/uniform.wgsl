@@ -1,22 +1,27 @@
-// Uniform group quantization: w = (q - 2^(BITS - 1))*d, or with ZERO w = q*d + m; d and m are f16, one for GROUP weights.
+// Uniform group quantization: w = (q - 2^(BITS - 1))*d, or with ZERO w = q*d + m; d and m are f16, one for a group of
+// GROUP_RUNS runs, or with SPLIT for half a run (16 weights).
 //:import shared/oct
 //:import shared/half
 //:import shared/bits
 //:option BITS = 2 3 4 5 6 8
-//:option GROUP = 16 32 64 128 256
 //:option ZERO = 0 1
+//:option SPLIT = 0 1
 
 // [rows, BITS*runs] u32, bit-sliced codes; 3, 5 and 6 bits are 2 + 1, 4 + 1 and 4 + 2, the low slice's words first
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
 
 //:if ZERO
-// [rows, 32*runs/GROUP] u32, d | m << 16
+// [rows, groups] u32, d | m << 16
 //:else
-// [rows, ceil(32*runs/GROUP/2)] u32, two f16 scales a word, the even group's in the low half
+// [rows, ceil(groups/2)] u32, two f16 scales a word, the even group's in the low half
 //:endif
 @group(0) @binding(1) var<storage, read> codec_1: array<u32>;
 
-//:if ZERO && GROUP == 16
+//:if !SPLIT
+override GROUP_RUNS: u32 = 2u;
+//:endif
+
+//:if ZERO && SPLIT
 alias Scale = vec4<f32>; // d, m of weights 0..15 of the run, then of weights 16..31
 
 fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
@@ -27,9 +32,9 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
 alias Scale = vec2<f32>; // d, m
 
 fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
-    return half2_of(codec_1[row * (runs / #{GROUP/32}u) + run / #{GROUP/32}u]);
+    return half2_of(codec_1[row * (runs / GROUP_RUNS) + run / GROUP_RUNS]);
 }
-//:elif GROUP == 16
+//:elif SPLIT
 alias Scale = vec2<f32>; // d of weights 0..15 of the run, then of weights 16..31
 
 fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
@@ -39,8 +44,8 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
 alias Scale = f32; // d
 
 fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
-    let groups = runs / #{GROUP/32}u;
-    return half_of(codec_1[row * ((groups + 1u) / 2u) + run / #{GROUP/16}u], (run / #{GROUP/32}u) & 1u);
+    let groups = runs / GROUP_RUNS;
+    return half_of(codec_1[row * ((groups + 1u) / 2u) + run / (2u * GROUP_RUNS)], (run / GROUP_RUNS) & 1u);
 }
 //:endif
 
@@ -59,7 +64,7 @@ fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
 //:else
     let q = Codes(codec_0[first + 2u * o], codec_0[first + 2u * o + 1u]);
 //:endif
-//:if GROUP == 16
+//:if SPLIT
 //:if ZERO
     let part = select(s.xy, s.zw, o >= 2u);
 //:else

@@ -47,6 +47,7 @@ fn block(ggml_type: GgmlType) -> Vec<u8> {
 }
 
 /// Type, CRC of the decoded block (−0 as 0), its first six and last two weights.
+#[allow(clippy::excessive_precision)] // digits as the reference prints them
 const DECODED: [(GgmlType, u32, [f32; 6], [f32; 2]); 18] = [
     (GgmlType::Q4_0, 0x810c59e5, [-0.4375, -0.25, 0.25, 0.375, -0.125, 0.375], [0.3125, -0.1875]),
     (

@@ -1,4 +1,5 @@
 //! Shared helpers of the cross-crate tests.
 
 pub mod checksum;
+pub mod hostile;
 pub mod scratch;

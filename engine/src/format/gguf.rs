@@ -5,9 +5,8 @@
 //! ```
 //!
 //! Flows in: bytes nobody vouches for. Flows out: metadata and tensors whose ranges lie inside the file and do not
-//! overlap. Counts are held against the bytes that are left before anything is allocated.
-
-use std::collections::HashSet;
+//! overlap; that their names differ is checked by `index_tensors`, for all files of a checkpoint at once. Counts are held
+//! against the bytes that are left before anything is allocated.
 
 use super::error::{FETCH_AGAIN, FormatError, Item};
 use super::gguf_value::{GgufArray, GgufMetadata, GgufValue};
@@ -164,14 +163,10 @@ fn tensor_infos(
     alignment: u64,
 ) -> Result<Vec<TensorInfo>, FormatError> {
     let mut infos = Vec::new();
-    let mut names = HashSet::new();
     for number in 0..count {
         reader.item = Item::Entry("tensor info", number);
         let start = reader.at;
         let (info, relative) = tensor_info(reader)?;
-        if !names.insert(info.name.clone()) {
-            return Err(reader.invalid_at(start, "a second tensor has this name".to_owned(), FETCH_AGAIN));
-        }
         if !relative.is_multiple_of(alignment) {
             let reason = format!("its data offset {relative} is not a multiple of the alignment {alignment}");
             return Err(reader.invalid_at(start, reason, FETCH_AGAIN));

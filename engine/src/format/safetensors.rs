@@ -4,11 +4,11 @@
 //! u64 header length | {"name": {"dtype", "shape", "data_offsets": [begin, end)}, …, "__metadata__": {…}} | data
 //! ```
 //!
-//! The header is parsed as a stream into exactly the fields the format has, so that hostile JSON (deep nesting, a million
-//! equal keys, endless shapes) costs no more than its bytes; a second entry of the same name is an error. Tensors must
-//! tile the data section without holes or overlaps.
+//! The header is parsed as a stream into exactly the fields the format has, so that hostile JSON (deep nesting, endless
+//! shapes) costs no more than its bytes. Tensors must tile the data section without holes or overlaps; that their names
+//! differ is checked by `index_tensors`, for all files of a checkpoint at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -175,23 +175,19 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header { metadata: BTreeMap::new(), tensors: Vec::new() };
-        let mut names = HashSet::new();
+        let (mut metadata, mut tensors) = (None, Vec::new());
         while let Some(name) = map.next_key::<String>()? {
-            if !names.insert(name.clone()) {
-                return Err(de::Error::custom(format_args!("{} appears a second time", quoted(&name))));
-            }
-            if name == METADATA_KEY {
-                header.metadata = map.next_value_seed(UniqueStrings)?;
-            } else {
+            if name != METADATA_KEY {
                 // serde_json finds its " at line … column …" again at the end of a custom message
                 let entry = map
                     .next_value()
                     .map_err(|error: A::Error| de::Error::custom(format_args!("tensor {}: {error}", quoted(&name))))?;
-                header.tensors.push((name, entry));
+                tensors.push((name, entry));
+            } else if metadata.replace(map.next_value_seed(UniqueStrings)?).is_some() {
+                return Err(de::Error::custom("there is a second __metadata__"));
             }
         }
-        Ok(header)
+        Ok(Header { metadata: metadata.unwrap_or_default(), tensors })
     }
 }
 

@@ -35,6 +35,8 @@ pub enum CodecError {
     NoFileType { codec: String },
     #[error("tensor `{tensor}`: weights of type {dtype} cannot be used; convert them to a float type first")]
     Dtype { tensor: String, dtype: Dtype },
+    #[error("{recipe}:{line}: {}{message}", pattern.as_ref().map(|pattern| format!("pattern `{pattern}`: ")).unwrap_or_default())]
+    Recipe { recipe: String, line: usize, pattern: Option<String>, message: String },
     #[error("tensor `{tensor}`: shape {shape:?} is too large for this machine")]
     Size { tensor: String, shape: Vec<u64> },
 }

@@ -4,6 +4,9 @@
 //! without a preferred direction. Each alternates between rounding to the grid and the closed form of the best grid for
 //! the levels found, from several starts, and keeps the best.
 
+/// Rounds of alternation after the best start, unless it settles before.
+const REFINEMENTS: usize = 8;
+
 /// Nearest integer, ties to even, for |v| < 2^22. Adding 1.5·2^23 leaves no fraction bits; unlike `round` it vectorises.
 #[inline]
 pub(super) fn nearest(v: f32) -> f32 {
@@ -24,8 +27,8 @@ fn extreme(x: &[f32]) -> f32 {
 
 /// The step `s` of the grid `s·l`, l integer in `lo..=hi`, that fits `x`. It may be negative, and is 0 for zeros.
 ///
-/// Starts place the extreme weight around `lo`, in tenths of a step.
-pub(super) fn symmetric(x: &[f32], lo: f32, hi: f32) -> f32 {
+/// `starts` are the (fractional) levels at which the extreme weight is tried.
+pub(super) fn symmetric(x: &[f32], lo: f32, hi: f32, starts: impl Iterator<Item = f32>) -> f32 {
     let extreme = extreme(x);
     if !(1.0 / extreme).is_finite() {
         return 0.0;
@@ -41,13 +44,13 @@ pub(super) fn symmetric(x: &[f32], lo: f32, hi: f32) -> f32 {
         if ll > 0.0 { (xl * (xl / ll), xl / ll) } else { (0.0, 0.0) }
     };
     let mut best = (0.0, 0.0);
-    for i in -9..=9 {
-        let found = fit((lo - 0.1 * i as f32) / extreme);
+    for start in starts {
+        let found = fit(start / extreme);
         if found.0 > best.0 {
             best = found;
         }
     }
-    for _ in 0..4 {
+    for _ in 0..REFINEMENTS {
         let found = fit(1.0 / best.1);
         if found.0 <= best.0 {
             break;
@@ -66,8 +69,9 @@ pub(super) struct Affine {
 
 /// The grid with levels `0..=levels` that fits `x`; s ≥ 0, and m ≤ 0 if `below_zero`.
 ///
-/// Starts spread the levels over `levels + off` steps of the range of `x`, `off` from `offsets` in tenths.
-pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, offsets: std::ops::RangeInclusive<i32>) -> Affine {
+/// `starts` are pairs: the (fractional) levels over which the range of `x` is tried to spread, and the share of those beyond
+/// `levels` that the grid leaves out at the low end (the rest at the high end).
+pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, starts: impl Iterator<Item = (f32, f32)>) -> Affine {
     let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
     for &x in x {
         (min, max) = (min.min(x), max.max(x));
@@ -108,13 +112,14 @@ pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, offsets: std::ops
         (error, Affine { s, m: m + min })
     };
     let mut best = (f32::INFINITY, Affine { s: range / levels, m: min });
-    for i in offsets {
-        let found = fit((levels + 0.1 * i as f32) / range, min);
+    for (spread, low) in starts {
+        let step = range / spread;
+        let found = fit(1.0 / step, min + (spread - levels) * low * step);
         if found.0 < best.0 {
             best = found;
         }
     }
-    for _ in 0..4 {
+    for _ in 0..REFINEMENTS {
         let Affine { s, m } = best.1;
         if s <= 0.0 {
             break;

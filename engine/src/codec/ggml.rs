@@ -7,8 +7,9 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::dense::Dense;
 use super::rows::{check_weights, for_each_chunk, for_each_row};
-use super::{Codec, CodecError, Packed, Plane, PlaneLayout};
+use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, parse};
 use crate::format::{Dtype, GgmlType};
 
 /// One block type of ggml.
@@ -36,6 +37,8 @@ pub(super) trait Block: std::fmt::Debug + Send + Sync + 'static {
 
     /// Writes the block that stands for weights, all finite, over zeros; `None` for types that are only read.
     const ENCODE: Option<Encoder> = None;
+    /// Spelling of the codec for rows that are no multiple of `LEN`, as llama.cpp chooses it; `f16` where it has none.
+    const FALLBACK: &'static str = "f16";
 }
 
 /// Turns `LEN` weights into the `BYTES` of a block.
@@ -132,6 +135,11 @@ impl<B: Block> Codec for Ggml<B> {
 
     fn dtype(&self) -> Option<Dtype> {
         Some(Dtype::Ggml(B::TYPE))
+    }
+
+    fn fallback(&self) -> CodecRef {
+        // Every block type's fallback is the name of another codec, which a test walks through.
+        parse(B::FALLBACK).unwrap_or_else(|_| Arc::new(Dense::F16))
     }
 
     fn encodes(&self) -> bool {

@@ -27,6 +27,7 @@ impl Block for Iq4Xs {
     const BYTES: usize = 136;
     const CODE_WORDS: usize = 32;
     const HEAD_BYTES: usize = 8;
+    const FALLBACK: &'static str = "iq4_nl";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         pack(4, &read_codes(block), codes);

@@ -37,18 +37,24 @@ pub(super) struct Affine {
     pub(super) codes: [u8; SUPERBLOCK],
 }
 
-/// Fits a superblock of sub-blocks of `LEN` weights, codes `0..=levels`, scales and mins `0..=scale_max`.
+/// Fits a superblock of sub-blocks of `LEN` weights, codes `0..=levels`, scales and mins `0..=scale_max`. The range of a
+/// sub-block is first spread over `levels` levels and `fifths` of one more.
 pub(super) fn affine<const LEN: usize>(
     weights: &[f32],
     levels: u8,
     scale_max: u8,
-    offsets: std::ops::RangeInclusive<i32>,
+    fifths: std::ops::RangeInclusive<i32>,
 ) -> Affine {
     let (levels, scale_max) = (f32::from(levels), f32::from(scale_max));
     let blocks = || weights.as_chunks::<LEN>().0.iter().enumerate();
     let mut grids = [fit::Affine::default(); 16];
     for (k, x) in blocks() {
-        grids[k] = fit::affine(x, levels, true, offsets.clone());
+        grids[k] = fit::affine(
+            x,
+            levels,
+            true,
+            fifths.clone().flat_map(|i| [0.0, 1.0].map(|low| (levels + 0.2 * i as f32, low))),
+        );
     }
     let max = |of: fn(&fit::Affine) -> f32| grids.iter().map(of).fold(0.0, f32::max);
     let mut d = round_half(max(|grid| grid.s) / scale_max);
@@ -157,7 +163,7 @@ pub(super) fn symmetric(weights: &[f32], lo: i8, scale_lo: i8) -> Symmetric {
     let blocks = || weights.as_chunks::<LEN>().0.iter().enumerate();
     let mut steps = [0.0f32; 16];
     for (k, x) in blocks() {
-        steps[k] = fit::symmetric(x, lo, hi);
+        steps[k] = fit::symmetric(x, lo, hi, (-9..=9).map(|i| lo + 0.1 * i as f32));
     }
     let extreme = steps.iter().fold(0.0f32, |best, &s| if s.abs() > best.abs() { s } else { best });
 

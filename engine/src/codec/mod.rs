@@ -9,15 +9,18 @@
 //! To add a method: a file here with its [`Codec`], a module of the same name in `shaders/wgsl/codec/`, and its line in
 //! [`spec`]'s table.
 
+mod absmax;
 mod bits;
 mod dense;
 mod error;
 mod fit;
+mod fp4;
 mod ggml;
 mod iq4_nl;
 mod iq4_xs;
 mod k_quant;
 mod mxfp4;
+mod nf4;
 mod nvfp4;
 mod packed;
 mod q1_0;
@@ -32,12 +35,14 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod recipe;
 mod rows;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod tq1_0;
 mod tq2_0;
+mod uniform;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -46,6 +51,7 @@ use crate::format::{Dtype, TensorInfo, decode_f32};
 
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
+pub use recipe::{Choice, Recipe};
 pub use spec::{parse, valid_codecs};
 
 /// A codec with its parameters, shared by the matrices it packed.
@@ -88,6 +94,12 @@ pub trait Codec: Send + Sync + Debug {
     /// Whether [`Codec::encode`] is there at all; some formats are only read.
     fn encodes(&self) -> bool {
         true
+    }
+
+    /// The codec that takes over where a row is no multiple of [`Codec::block_len`]. Following these ends at f16, which
+    /// takes any row.
+    fn fallback(&self) -> CodecRef {
+        Arc::new(dense::Dense::F16)
     }
 
     /// The element type of model files that holds the same weights bit for bit.

@@ -17,6 +17,7 @@ impl Block for Q2K {
     const CODE_WORDS: usize = 16;
     const HEAD_BYTES: usize = 20;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "iq4_nl";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         let mut q = [0; SUPERBLOCK];
@@ -46,7 +47,7 @@ impl Block for Q2K {
 }
 
 fn encode(weights: &[f32], block: &mut [u8]) {
-    let fit = k_quant::affine::<16>(weights, 3, 15, -5..=10);
+    let fit = k_quant::affine::<16>(weights, 3, 15, -3..=5);
     for (byte, (scale, min)) in block.iter_mut().zip(fit.scales.iter().zip(fit.mins)) {
         *byte = scale | min << 4;
     }

@@ -47,6 +47,7 @@ impl Block for Q3K {
     const CODE_WORDS: usize = 24;
     const HEAD_BYTES: usize = 16;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "iq4_nl";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         pack(3, &read_codes(block), codes);

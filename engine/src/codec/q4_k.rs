@@ -79,6 +79,7 @@ impl Block for Q4K {
     const CODE_WORDS: usize = 32;
     const HEAD_BYTES: usize = 16;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "q5_0";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         let mut q = [0; SUPERBLOCK];
@@ -102,7 +103,7 @@ impl Block for Q4K {
 }
 
 fn encode(weights: &[f32], block: &mut [u8]) {
-    let fit = k_quant::affine::<32>(weights, 15, 63, -10..=10);
+    let fit = k_quant::affine::<32>(weights, 15, 63, -5..=5);
     write_head(&fit, block);
     join_codes(&fit.codes, &mut block[16..]);
 }

@@ -35,6 +35,7 @@ impl Block for Q5K {
     const CODE_WORDS: usize = 40;
     const HEAD_BYTES: usize = 16;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "q5_1";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         pack(5, &read_codes(block), codes);
@@ -54,7 +55,7 @@ impl Block for Q5K {
 }
 
 fn encode(weights: &[f32], block: &mut [u8]) {
-    let fit = k_quant::affine::<32>(weights, 31, 63, -5..=10);
+    let fit = k_quant::affine::<32>(weights, 31, 63, -3..=5);
     write_head(&fit, block);
     write_codes(&fit.codes, block);
 }

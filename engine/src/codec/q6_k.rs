@@ -41,6 +41,7 @@ impl Block for Q6K {
     const CODE_WORDS: usize = 48;
     const HEAD_BYTES: usize = 20;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "q8_0";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         pack(6, &read_codes(block), codes);

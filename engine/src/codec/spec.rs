@@ -32,6 +32,9 @@ const CODECS: &[(&str, Build)] = &[
     ("nvfp4", ggml::<super::nvfp4::Nvfp4>),
     ("q1_0", ggml::<super::q1_0::Q1_0>),
     ("q2_0", ggml::<super::q2_0::Q2_0>),
+    ("uniform", super::uniform::build),
+    ("nf4", |options| super::absmax::build(&super::nf4::NF4, options)),
+    ("fp4", |options| super::absmax::build(&super::fp4::FP4, options)),
 ];
 
 /// Builds the codec of a block type, which has no options.
@@ -83,16 +86,93 @@ impl Options {
 
     /// The codec, which must have been given no options.
     fn none(self, codec: CodecRef) -> Result<CodecRef, CodecError> {
-        self.finish("none", codec)
+        self.only(&[], "none")?;
+        Ok(codec)
     }
 
-    /// The codec, if no option is left that nobody took. `valid` lists the codec's options for the message.
-    fn finish(self, valid: &str, codec: CodecRef) -> Result<CodecRef, CodecError> {
-        match self.given.into_iter().next() {
-            None => Ok(codec),
+    /// Checks that no other options than `names` were given; `valid` lists them for the message.
+    pub(super) fn only(&self, names: &[&str], valid: &str) -> Result<(), CodecError> {
+        match self.given.iter().find(|(given, _)| !names.contains(&given.as_str())) {
+            None => Ok(()),
             Some((option, _)) => {
-                Err(CodecError::UnknownOption { codec: self.codec.into(), option, valid: valid.into() })
+                Err(CodecError::UnknownOption { codec: self.codec.into(), option: option.clone(), valid: valid.into() })
             }
         }
+    }
+
+    fn get(&self, name: &str) -> Option<Option<&str>> {
+        self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_deref())
+    }
+
+    /// A number that must be one of `valid`.
+    pub(super) fn number(&self, name: &str, valid: &[usize], default: Option<usize>) -> Result<usize, CodecError> {
+        let (codec, option) = (self.codec.to_string(), name.to_string());
+        let list = || valid.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        match (self.get(name), default) {
+            (Some(Some(value)), _) => value
+                .parse()
+                .ok()
+                .filter(|number| valid.contains(number))
+                .ok_or_else(|| CodecError::OptionValue { codec, option, value: value.into(), valid: list() }),
+            (None, Some(default)) => Ok(default),
+            (Some(None) | None, _) => Err(CodecError::MissingOption { codec, option, valid: list() }),
+        }
+    }
+
+    /// A switch: `name`, `name=on` or `name=off`.
+    pub(super) fn switch(&self, name: &str, default: bool) -> Result<bool, CodecError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(None | Some("on")) => Ok(true),
+            Some(Some("off")) => Ok(false),
+            Some(Some(value)) => Err(CodecError::OptionValue {
+                codec: self.codec.into(),
+                option: name.into(),
+                value: value.into(),
+                valid: "on, off".into(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let spellings = [
+            ("Q4_K", "q4_k"),
+            (" bf16 ", "bf16"),
+            ("uniform:bits=3", "uniform:bits=3,group=64"),
+            ("uniform: zero, group=16, bits=8", "uniform:bits=8,group=16,zero"),
+            ("uniform:bits=2,group=256,zero=off", "uniform:bits=2,group=256"),
+            ("nf4", "nf4:block=64"),
+            ("nf4:block=64,double", "nf4:block=64"),
+            ("fp4:double=off,block=4096", "fp4:block=4096,double=off"),
+        ];
+        for (given, canonical) in spellings {
+            let codec = parse(given).unwrap();
+            assert_eq!(codec.name(), canonical);
+            assert_eq!(parse(&codec.name()).unwrap().name(), canonical);
+        }
+        for (name, _) in CODECS.iter().filter(|(name, _)| *name != "uniform") {
+            assert_eq!(parse(name).unwrap().name().split(':').next(), Some(*name));
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_valid() {
+        let message = |recipe: &str| parse(recipe).unwrap_err().to_string();
+        assert!(message("q9_k").starts_with("unknown codec `q9_k`; valid codecs: f32, f16, bf16, q4_0,"));
+        assert!(message("").starts_with("unknown codec ``"));
+        assert_eq!(message("q4_k:bits=3"), "q4_k: unknown option `bits`; valid options: none");
+        assert_eq!(message("uniform"), "uniform: option `bits` is missing; valid: 2, 3, 4, 5, 6, 8");
+        assert_eq!(message("uniform:bits"), "uniform: option `bits` is missing; valid: 2, 3, 4, 5, 6, 8");
+        assert_eq!(message("uniform:bits=7"), "uniform: `7` is no valid bits; valid: 2, 3, 4, 5, 6, 8");
+        assert_eq!(message("uniform:bits=4,group=48"), "uniform: `48` is no valid group; valid: 16, 32, 64, 128, 256");
+        assert_eq!(message("uniform:bits=4,bits=4"), "uniform: option `bits` is given twice");
+        assert_eq!(message("nf4:double=maybe"), "nf4: `maybe` is no valid double; valid: on, off");
+        assert_eq!(message("nf4:group=64"), "nf4: unknown option `group`; valid options: block, double");
     }
 }

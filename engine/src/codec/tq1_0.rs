@@ -27,6 +27,7 @@ impl Block for Tq1_0 {
     const CODE_WORDS: usize = 13;
     const HEAD_BYTES: usize = 2;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "q4_0";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         bytemuck::cast_slice_mut(codes).copy_from_slice(&block[..52]);

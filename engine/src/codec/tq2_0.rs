@@ -16,6 +16,7 @@ impl Block for Tq2_0 {
     const CODE_WORDS: usize = 16;
     const HEAD_BYTES: usize = 2;
     const ENCODE: Option<Encoder> = Some(encode);
+    const FALLBACK: &'static str = "q4_0";
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {
         let mut q = [0; 256];

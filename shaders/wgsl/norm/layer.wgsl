@@ -2,7 +2,8 @@
 // with the variance of the population. Ba et al. 2016, arXiv 1607.06450; BERT norms after it adds (post-norm).
 //
 // Grid: a workgroup a row; with CPU a lane a row (software adapters: barriers cost more than they save).
-// Two passes over the row for mean and variance (E[z²] − E[z]² would cancel). Bound by launch and latency.
+// Two passes over the row for mean and variance (E[z²] − E[z]² would cancel); the mean is taken relative to the first number, so that
+// a row far from 0 loses no digits. Bound by launch and latency.
 
 //:option RESIDUAL = 0 1
 //:option BIAS = 1 0
@@ -56,11 +57,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row >= p.rows) {
         return;
     }
+    let pivot = load(row, 0u);
     var sum = 0.0;
     for (var c = 0u; c < p.cols; c++) {
-        sum += load(row, c);
+        sum += load(row, c) - pivot;
     }
-    let mean = sum / f32(p.cols);
+    let mean = pivot + sum / f32(p.cols);
     var square = 0.0;
     for (var c = 0u; c < p.cols; c++) {
         let d = load(row, c) - mean;
@@ -90,11 +92,12 @@ fn main(
     reduce_subgroup(subgroup_id, subgroup_invocation_id, num_subgroups);
 //:endif
     let row = group.x;
+    let pivot = load(row, 0u);
     var sum = 0.0;
     for (var c = lane; c < p.cols; c += WG) {
-        sum += load(row, c);
+        sum += load(row, c) - pivot;
     }
-    let mean = reduce_add(lane, sum) / f32(p.cols);
+    let mean = pivot + reduce_add(lane, sum) / f32(p.cols);
     var square = 0.0;
     for (var c = lane; c < p.cols; c += WG) {
         let d = load(row, c) - mean;

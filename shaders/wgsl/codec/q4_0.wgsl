@@ -15,6 +15,5 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
 }
 
 fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    let w = codec_0[(row * runs + run) * 4u + o];
-    return Oct((bytes_f32(slice4(w, 0u)) - 8.0) * s, (bytes_f32(slice4(w, 1u)) - 8.0) * s);
+    return oct_centered(codes4(codec_0[(row * runs + run) * 4u + o]), 8.0, s);
 }

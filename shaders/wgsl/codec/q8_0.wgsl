@@ -15,6 +15,6 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
 }
 
 fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    let w = codec_0[(row * runs + run) * 4u + o];
-    return Oct(signed_bytes_f32(w.x) * s, signed_bytes_f32(w.y) * s);
+    let q = codec_0[(row * runs + run) * 4u + o];
+    return oct_signed(Codes(q.x, q.y), s);
 }

@@ -1,0 +1,48 @@
+// Embedding: y[t, :] = scale · W[token[t], :], decoded from the packed table; y[t, :] += … with `accumulate`.
+//
+// A table larger than a binding is bound chunk by chunk: rows outside the chunk are left to the other chunks' dispatches.
+// Grid: ceil(octets of a row / 64) in x, tokens in y. Limited by launch: a token is one row.
+
+//:option CODEC = codec
+//:import codec
+
+struct Params {
+    runs: u32,         // runs of 32 columns in a row
+    cols: u32,
+    row0: u32,         // the chunk's first row within the table
+    rows: u32,         // rows of the chunk
+    token_offset: u32, // of the first token's id
+    y_offset: u32,     // of y[0, 0], in floats
+    y_stride: u32,
+    accumulate: u32,
+    scale: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+@group(0) @binding(3) var<storage, read> tokens: array<u32>;  // [tokens] rows of the table
+@group(0) @binding(4) var<storage, read_write> y: array<f32>; // [tokens, y_stride]
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let octet = id.x;
+    let token = tokens[p.token_offset + id.y];
+    if (octet >= p.runs * 4u || token < p.row0 || token - p.row0 >= p.rows) {
+        return;
+    }
+    let row = token - p.row0;
+    let run = octet / 4u;
+    let w = codec_oct(row, run, p.runs, octet % 4u, codec_scale(row, run, p.runs));
+    let at = p.y_offset + id.y * p.y_stride + octet * 8u;
+    for (var i = 0u; i < 8u; i++) {
+        if (octet * 8u + i < p.cols) {
+            var v = p.scale * select(w.a[i % 4u], w.b[i % 4u], i >= 4u);
+            if (p.accumulate != 0u) {
+                v += y[at + i];
+            }
+            y[at + i] = v;
+        }
+    }
+}

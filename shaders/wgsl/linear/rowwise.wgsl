@@ -1,0 +1,132 @@
+// y = W x for software adapters (llvmpipe, SwiftShader): a lane computes ROWS rows of W times TOKENS columns of x, from
+// registers alone. Formula and epilogue: linear/layer; weights: the codec.
+//
+// Such adapters run the lanes of a subgroup as the lanes of a SIMD register. Arithmetic is cheap there, every load is a loop
+// over the lanes, barriers and workgroup memory cost more than they save. So a run of weights is decoded once for TOKENS
+// columns, and with SHARE the lanes of a subgroup load a run of x together (one vec4 each) and pass it around by broadcast.
+//
+// Grid: slots / (16·ROWS) in x, continued in y; tokens / TOKENS in z.
+// Limited by loads at one column (about one gather for 4 words of W), by arithmetic from four columns on.
+
+//:option CODEC = codec
+//:option SHARE = 1 8
+//:option ROWS = 4 2
+//:option TOKENS = 1 4 8
+//:option NORM = 0 1
+//:option TAIL = 0 1
+//:require subgroup if SHARE > 1
+//:skip SHARE > 1 && ROWS > 2
+//:skip SHARE == 1 && (ROWS == 2 || TOKENS == 8)
+//:skip NORM && TOKENS > 1
+//:skip TAIL && SHARE > 1
+//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16
+
+//:import linear/layer
+//:import codec
+
+@compute @workgroup_size(16)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+//:if SHARE > 1
+    @builtin(subgroup_invocation_id) lane: u32,
+//:endif
+) {
+    let slot = ((group.y * p.grid + group.x) * 16u + local) * #{ROWS}u;
+//:for R in 0..ROWS
+    let row#{R} = row_of(slot + #{R}u);
+//:end
+    let token = group.z * #{TOKENS}u;
+//:for T in 0..TOKENS
+    let t#{T} = min(token + #{T}u, p.tokens - 1u);
+//:end
+//:for R in 0..ROWS
+//:for T in 0..TOKENS
+//:if TOKENS == 1
+    var sum#{R}_#{T} = vec4<f32>(); // four chains of additions: one would wait for each
+//:else
+    var sum#{R}_#{T} = 0.0;
+//:endif
+//:end
+//:end
+    var squares = vec4<f32>();
+    let runs = p.runs;
+    for (var run = 0u; run < runs; run++) {
+        // A run of x: c3_5 holds columns 20 to 23 of it for the fourth token.
+//:if SHARE > 1
+//:for T in 0..TOKENS
+//:if NORM
+        let own#{T} = x_at(t#{T}, run * 8u + (lane & 7u));
+        squares = fma(own#{T}, own#{T}, squares);
+        let part#{T} = own#{T} * norm_at(run * 8u + (lane & 7u));
+//:else
+        let part#{T} = x_at(t#{T}, run * 8u + (lane & 7u));
+//:endif
+//:end
+//:endif
+//:for R in 0..ROWS
+        let scale#{R} = codec_scale(row#{R}, run, runs);
+//:end
+//:for O in 0..4
+//:for R in 0..ROWS
+        let w#{R}_#{O} = codec_oct(row#{R}, run, runs, #{O}u, scale#{R});
+//:end
+//:for T in 0..TOKENS
+//:if SHARE > 1
+        let c#{T}_#{2 * O} = subgroupBroadcast(part#{T}, #{2 * O}u);
+        let c#{T}_#{2 * O + 1} = subgroupBroadcast(part#{T}, #{2 * O + 1}u);
+//:elif NORM
+        let a#{T}_#{O} = x_at(t#{T}, run * 8u + #{2 * O}u);
+        let b#{T}_#{O} = x_at(t#{T}, run * 8u + #{2 * O + 1}u);
+        squares = fma(a#{T}_#{O}, a#{T}_#{O}, fma(b#{T}_#{O}, b#{T}_#{O}, squares));
+        let c#{T}_#{2 * O} = a#{T}_#{O} * norm_at(run * 8u + #{2 * O}u);
+        let c#{T}_#{2 * O + 1} = b#{T}_#{O} * norm_at(run * 8u + #{2 * O + 1}u);
+//:else
+        let c#{T}_#{2 * O} = x_at(t#{T}, run * 8u + #{2 * O}u);
+        let c#{T}_#{2 * O + 1} = x_at(t#{T}, run * 8u + #{2 * O + 1}u);
+//:endif
+//:for R in 0..ROWS
+//:if TOKENS == 1
+        sum#{R}_#{T} = fma(w#{R}_#{O}.a, c#{T}_#{2 * O}, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.b, c#{T}_#{2 * O + 1}, sum#{R}_#{T});
+//:else
+        sum#{R}_#{T} = fma(w#{R}_#{O}.a.x, c#{T}_#{2 * O}.x, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.a.y, c#{T}_#{2 * O}.y, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.a.z, c#{T}_#{2 * O}.z, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.a.w, c#{T}_#{2 * O}.w, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.b.x, c#{T}_#{2 * O + 1}.x, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.b.y, c#{T}_#{2 * O + 1}.y, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.b.z, c#{T}_#{2 * O + 1}.z, sum#{R}_#{T});
+        sum#{R}_#{T} = fma(w#{R}_#{O}.b.w, c#{T}_#{2 * O + 1}.w, sum#{R}_#{T});
+//:endif
+//:end
+//:end
+//:end
+    }
+//:if TOKENS == 1
+    var rms = 1.0;
+//:if NORM
+    var square = squares.x + squares.y + squares.z + squares.w;
+//:if SHARE > 1
+    square += subgroupShuffleXor(square, 1u);
+    square += subgroupShuffleXor(square, 2u);
+    square += subgroupShuffleXor(square, 4u);
+//:endif
+    rms = inverseSqrt(square / f32(p.cols) + p.eps);
+//:endif
+//:for R in 0..ROWS
+    let total#{R}_0 = dot(sum#{R}_0, vec4<f32>(rms));
+//:end
+//:else
+//:for T in 0..TOKENS
+//:for R in 0..ROWS
+    let total#{R}_#{T} = sum#{R}_#{T};
+//:end
+//:end
+//:endif
+//:for T in 0..TOKENS
+//:for R in 0..ROWS/2
+    store_pair(token + #{T}u, slot + #{2 * R}u, total#{2 * R}_#{T}, total#{2 * R + 1}_#{T});
+//:end
+//:end
+}

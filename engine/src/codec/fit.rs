@@ -14,10 +14,28 @@ pub(super) fn nearest(v: f32) -> f32 {
     (v + MAGIC) - MAGIC
 }
 
-/// The integer of `lo..=hi` nearest to `v`.
+/// The integer of `lo..=hi` nearest to `v`; `lo` for NaN. (Plain comparisons: `max` and `min` take twice the instructions.)
 #[inline]
 pub(super) fn level(v: f32, lo: f32, hi: f32) -> f32 {
-    nearest(v.max(lo).min(hi))
+    let v = if v > lo { v } else { lo };
+    nearest(if v < hi { v } else { hi })
+}
+
+/// Sums run in this many lanes, since the order of a float sum is not the compiler's to change. Groups are multiples of it.
+pub(super) const LANES: usize = 8;
+
+/// Σ over the weights of what `terms` makes of each.
+#[inline]
+pub(super) fn sum<const TERMS: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; TERMS]) -> [f32; TERMS] {
+    let mut sums = [[0.0f32; LANES]; TERMS];
+    for x in x.as_chunks::<LANES>().0 {
+        for (lane, &x) in x.iter().enumerate() {
+            for (sum, term) in sums.iter_mut().zip(terms(x)) {
+                sum[lane] += term;
+            }
+        }
+    }
+    sums.map(|lanes| lanes.iter().sum())
 }
 
 /// Largest magnitude of `x`, with its sign.
@@ -35,12 +53,10 @@ pub(super) fn symmetric(x: &[f32], lo: f32, hi: f32, starts: impl Iterator<Item 
     }
     // Given levels, the best step is Σ xl / Σ l², and the error Σ x² less the gain (Σ xl)² / Σ l².
     let fit = |inverse: f32| {
-        let (mut xl, mut ll) = (0.0f32, 0.0f32);
-        for &x in x {
+        let [xl, ll] = sum(x, |x| {
             let l = level(x * inverse, lo, hi);
-            xl += x * l;
-            ll += l * l;
-        }
+            [x * l, l * l]
+        });
         if ll > 0.0 { (xl * (xl / ll), xl / ll) } else { (0.0, 0.0) }
     };
     let mut best = (0.0, 0.0);
@@ -85,19 +101,12 @@ pub(super) fn affine(x: &[f32], levels: f32, below_zero: bool, starts: impl Iter
     }
     // Around the minimum, so that weights far from zero do not drown the differences that count.
     let n = x.len() as f32;
-    let (mut sx, mut xx) = (0.0f32, 0.0f32);
-    for &x in x {
-        sx += x - min;
-        xx += (x - min) * (x - min);
-    }
+    let [sx, xx] = sum(x, |x| [x - min, (x - min) * (x - min)]);
     let fit = |inverse: f32, offset: f32| {
-        let (mut sl, mut ll, mut xl) = (0.0f32, 0.0f32, 0.0f32);
-        for &x in x {
+        let [sl, ll, xl] = sum(x, |x| {
             let l = level((x - offset) * inverse, 0.0, levels);
-            sl += l;
-            ll += l * l;
-            xl += (x - min) * l;
-        }
+            [l, l * l, (x - min) * l]
+        });
         let determinant = n * ll - sl * sl;
         let (mut s, mut m) = if determinant > 0.0 {
             ((n * xl - sx * sl) / determinant, (ll * sx - sl * xl) / determinant)

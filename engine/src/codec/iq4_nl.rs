@@ -1,6 +1,7 @@
 //! IQ4_NL of ggml: 32 weights, `w = value[q]·d`, q an index into 16 fixed values, d an f16. 4.5 bits a weight.
 
 use super::bits::{half, join_nibbles, pack, put_half, round_half, split_nibbles, unpack};
+use super::fit::{level, sum};
 use super::ggml::{Block, Encoder, inverse, largest};
 use crate::format::GgmlType;
 
@@ -57,32 +58,44 @@ const MIDPOINTS: [f32; 15] = {
 
 /// Index of the value nearest to `v`: the number of midpoints below it, counted without branches.
 #[inline]
-pub(super) fn nearest_value(v: f32) -> u8 {
+fn nearest_value(v: f32) -> u8 {
     MIDPOINTS.iter().map(|&midpoint| u8::from(v > midpoint)).sum()
 }
 
+/// The value nearest to each integer from −128 to 127.
+const NEAREST: [f32; 256] = {
+    let mut nearest = [0.0; 256];
+    let (mut i, mut q) = (0, 0);
+    while i < 256 {
+        while q < 15 && i as f32 - 128.0 > MIDPOINTS[q] {
+            q += 1;
+        }
+        nearest[i] = VALUES[q];
+        i += 1;
+    }
+    nearest
+};
+
 /// The step that fits 32 weights best, found by trying steps that place the largest weight around either end of the values,
 /// each followed by the closed form for the values chosen.
-pub(super) fn fit(weights: &[f32]) -> f32 {
+fn fit(weights: &[f32]) -> f32 {
     let (_, max) = largest(weights);
     let (mut gain, mut step) = (0.0, 0.0);
     if inverse(max) == 0.0 {
         return step;
     }
-    let mut attempt = |inverse: f32| {
-        let (mut xv, mut vv) = (0.0f32, 0.0f32);
-        for &w in weights {
-            let v = VALUES[usize::from(nearest_value(w * inverse))];
-            xv += w * v;
-            vv += v * v;
-        }
-        if xv * (xv / vv) > gain {
-            (gain, step) = (xv * (xv / vv), xv / vv);
-        }
-    };
     for end in [VALUES[0], VALUES[15]] {
         for i in -7..=7 {
-            attempt((end + 3.0 * i as f32) / max);
+            let inverse = (end + 3.0 * i as f32) / max;
+            let [xv, vv] = sum(weights, |w| {
+                // Near enough for a search; the codes that are written are exact.
+                let v = NEAREST[(level(w * inverse, -128.0, 127.0) + 128.0) as u8 as usize];
+                [w * v, v * v]
+            });
+            let found = xv * (xv / vv);
+            if found > gain {
+                (gain, step) = (found, xv / vv);
+            }
         }
     }
     step

@@ -5,7 +5,7 @@
 //! because a sub-block can make up for the error of its rounded scale.
 
 use super::bits::round_half;
-use super::fit::{self, level};
+use super::fit::{self, level, sum};
 
 /// Weights in a superblock.
 pub(super) const SUPERBLOCK: usize = 256;
@@ -118,20 +118,17 @@ fn settle<const LEN: usize>(
             let mut min = level(-grid.m * inverse(dmin), 0.0, scale_max);
             for _ in 0..3 {
                 let offset = dmin * min;
-                let mut error = 0.0f32;
-                let mut rest = 0.0f32;
-                let mut codes = [0.0f32; LEN];
-                for (q, &x) in codes.iter_mut().zip(x) {
-                    *q = level((x + offset) * inverse(step), 0.0, levels);
-                    let left = *q * step - x;
-                    rest += left;
-                    error += (left - offset) * (left - offset);
-                }
+                let inverse_step = inverse(step);
+                let code = |x: f32| level((x + offset) * inverse_step, 0.0, levels);
+                let [error, rest] = sum(x, |x| {
+                    let left = code(x) * step - x;
+                    [(left - offset) * (left - offset), left]
+                });
                 if error < best {
                     best = error;
                     (out.scales[k], out.mins[k]) = (scale as u8, min as u8);
-                    for (code, q) in out.codes[k * LEN..].iter_mut().zip(codes) {
-                        *code = q as u8;
+                    for (q, &x) in out.codes[k * LEN..].iter_mut().zip(x) {
+                        *q = code(x) as u8;
                     }
                 }
                 // The best offset for these codes is the mean of what they leave.
@@ -179,18 +176,17 @@ pub(super) fn symmetric(weights: &[f32], lo: i8, scale_lo: i8) -> Symmetric {
                     continue;
                 }
                 let step = d * scale;
-                let mut error = 0.0f32;
-                let mut codes = [0.0f32; LEN];
-                for (q, &x) in codes.iter_mut().zip(x) {
-                    *q = level(x * inverse(step), lo, hi);
-                    let left = *q * step - x;
-                    error += left * left;
-                }
+                let inverse_step = inverse(step);
+                let code = |x: f32| level(x * inverse_step, lo, hi);
+                let [error] = sum(x, |x| {
+                    let left = code(x) * step - x;
+                    [left * left]
+                });
                 if error < best {
                     best = error;
                     out.scales[k] = scale as i8;
-                    for (code, q) in out.codes[k * LEN..].iter_mut().zip(codes) {
-                        *code = (q - lo) as u8;
+                    for (q, &x) in out.codes[k * LEN..].iter_mut().zip(x) {
+                        *q = (code(x) - lo) as u8;
                     }
                 }
             }

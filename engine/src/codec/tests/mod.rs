@@ -1,6 +1,7 @@
 //! Tests of the codec room as a whole; what only one file is about is tested in that file.
 
 mod golden;
+mod properties;
 mod quality;
 
 /// The pseudo-random sequence that golden data is made of: state · 1664525 + 1013904223, the upper 16 bits.

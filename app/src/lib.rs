@@ -4,3 +4,5 @@
 
 pub mod cli;
 pub mod fetch;
+pub mod table;
+pub mod units;

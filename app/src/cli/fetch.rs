@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use tersor_engine::progress::Cancel;
-
+use super::Context;
 use super::bars::Bars;
 use crate::fetch::{self, Located, Options, manifest};
 
@@ -16,14 +15,14 @@ pub struct Args {
     from: Option<PathBuf>,
 }
 
-pub fn run(args: &Args, cancel: Cancel) -> anyhow::Result<()> {
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let Some(name) = &args.name else {
         for model in manifest::models()? {
             println!("{:16}{} ({})", model.name, model.description, model.license);
         }
         return Ok(());
     };
-    let options = Options { cache: None, from: args.from.clone(), monitor: Bars::monitor(cancel) };
+    let options = Options { cache: None, from: args.from.clone(), monitor: Bars::monitor(context.cancel.clone()) };
     match fetch::locate(name, &options)? {
         Located::Path(path) => println!("{}", path.display()),
         Located::Embedded(_) => println!("{name} is part of this program: nothing to fetch"),

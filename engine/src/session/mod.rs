@@ -1,1 +1,25 @@
-//! (room of the engine; see the crate's documentation)
+//! What a program around the engine talks to: [`Command`]s in, [`Event`]s out.
+//!
+//! In: commands, each answered under the [`JobId`] that [`Session::send`] returned. Out: events of that job, ending with
+//! exactly one [`EventKind::Done`], [`EventKind::Cancelled`] or [`EventKind::Failed`]. Both are plain serde values, so that
+//! they can cross a thread or a Web Worker's boundary. Commands run one after another; a job can be cancelled while it
+//! runs or waits. Natively the work happens on a thread of its own, in a browser on the worker's event loop, with the same
+//! code: whoever sends cannot tell which.
+
+mod command;
+mod desk;
+mod event;
+mod inspect;
+pub mod report;
+mod runner;
+
+pub use command::{
+    Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe, Role,
+    Rotation, Sampling, Slot, Source, Text,
+};
+pub use event::{Event, EventKind, Failure};
+pub use report::Report;
+pub use runner::{JobId, Session};
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;

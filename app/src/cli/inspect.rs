@@ -1,0 +1,86 @@
+//! `tersor inspect`.
+
+use anyhow::{Result, bail};
+use tersor_engine::session::report::{Inspection, TensorStatistics};
+use tersor_engine::session::{Command, Inspect, Report};
+
+use super::Context;
+use crate::table::{Align, Table};
+use crate::units;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A name of `tersor fetch`, a file, a folder, or a Hugging Face id
+    model: String,
+    /// Also show statistics of this tensor's values
+    #[arg(long)]
+    tensor: Option<String>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let source = context.source(&args.model)?;
+    let report = context.client()?.run(Command::Inspect(Inspect { source, tensor: args.tensor.clone() }), |_| ())?;
+    let Some(Report::Inspect(found)) = &report else { bail!("the engine gave no description") };
+    match &found.statistics {
+        Some(statistics) => show_tensor(statistics),
+        None => show(found),
+    }
+    context.write_json(report.as_ref())
+}
+
+fn show(found: &Inspection) {
+    let model = &found.model;
+    println!(
+        "{}: {} {}, {} parameters in {} tensors, {}\n",
+        model.name,
+        if model.architecture.is_empty() { "unknown architecture," } else { &model.architecture },
+        found.container,
+        units::count(model.parameters),
+        found.tensors.len(),
+        units::bytes(model.file_bytes)
+    );
+    let mut metadata = Table::new([("key", Align::Left), ("value", Align::Left)]);
+    for (key, value) in &found.metadata {
+        metadata.row([key, value]);
+    }
+    println!("{metadata}");
+    let columns = [("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("size", Align::Right)];
+    let mut tensors = Table::new(columns);
+    for tensor in &found.tensors {
+        tensors.row([tensor.name.clone(), shape(&tensor.shape), tensor.dtype.clone(), units::bytes(tensor.bytes)]);
+    }
+    print!("{tensors}");
+}
+
+fn shape(dimensions: &[u64]) -> String {
+    let dimensions: Vec<String> = dimensions.iter().map(u64::to_string).collect();
+    format!("[{}]", dimensions.join(", "))
+}
+
+fn show_tensor(found: &TensorStatistics) {
+    let tensor = &found.tensor;
+    println!("{} {} {}, {}", tensor.name, shape(&tensor.shape), tensor.dtype, units::bytes(tensor.bytes));
+    let mut table = Table::new([("statistic", Align::Left), ("value", Align::Right)]);
+    for (name, value) in [
+        ("minimum", found.min),
+        ("maximum", found.max),
+        ("mean", found.mean),
+        ("standard deviation", found.standard_deviation),
+        ("excess kurtosis", found.kurtosis),
+        ("zeros, %", 100.0 * found.zeros),
+    ] {
+        table.row([name.to_owned(), units::significant(value)]);
+    }
+    table.row(["not finite".to_owned(), found.not_finite.to_string()]);
+    print!("{table}");
+    let first: Vec<String> = found.first.iter().map(f32::to_string).collect();
+    println!("first values: {}", first.join(", "));
+    let bars = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = found.histogram.iter().max().copied().unwrap_or(0).max(1);
+    let line: String = found
+        .histogram
+        .iter()
+        .map(|&n| if n == 0 { ' ' } else { bars[(n * 7 / most) as usize] }) // n ≤ most, so at most 7
+        .collect();
+    println!("histogram:    {} [{line}] {}", units::significant(found.min), units::significant(found.max));
+}

@@ -1,0 +1,61 @@
+//! Where commands are carried out: holds the GPU and the loaded models between them.
+
+use super::command::{Inspect, Source};
+use super::event::{EventKind, Failure};
+use super::report::Report;
+use super::runner::{Interruption, Reporter};
+use super::{Command, Options, inspect};
+use crate::format::Checkpoint;
+use crate::progress::Cancelled;
+
+pub(super) struct Desk {
+    _options: Options,
+}
+
+impl Desk {
+    pub(super) fn new(options: Options) -> Self {
+        Self { _options: options }
+    }
+
+    /// Carries out one command.
+    pub(super) async fn execute(&mut self, command: Command, reporter: &Reporter) -> Result<(), Interruption> {
+        let report = match command {
+            Command::Inspect(command) => inspect_model(command, reporter)?,
+            other => return Err(fail(format!("this build cannot do this yet: {other:?}"))),
+        };
+        reporter.emit(EventKind::Report(Box::new(report)));
+        Ok(())
+    }
+}
+
+fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interruption> {
+    let checkpoint = open(command.source)?;
+    match inspect::inspect(&checkpoint, command.tensor.as_deref(), &reporter.monitor) {
+        Ok(inspection) => Ok(Report::Inspect(inspection)),
+        Err(inspect::InspectError::Cancelled(cancelled)) => Err(cancelled.into()),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Opens a model's files.
+fn open(source: Source) -> Result<Checkpoint, Interruption> {
+    match source {
+        #[cfg(not(target_arch = "wasm32"))]
+        Source::Path(path) => Checkpoint::open(&path).map_err(fail),
+        #[cfg(target_arch = "wasm32")]
+        Source::Path(path) => {
+            Err(fail(format!("{}: a browser gives no access to paths; send the files instead", path.display())))
+        }
+        Source::Files(files) => Checkpoint::from_files(files).map_err(fail),
+    }
+}
+
+impl From<Cancelled> for Interruption {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+fn fail(message: impl ToString) -> Interruption {
+    Interruption::Failed(Failure { message: message.to_string(), device_lost: false })
+}

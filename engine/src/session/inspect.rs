@@ -1,0 +1,236 @@
+//! Describes a model's file: metadata, tensors, statistics of one tensor. Needs no GPU.
+
+use serde_json::Value;
+
+use super::report::{Inspection, Model, TensorRow, TensorStatistics};
+use crate::format::{Checkpoint, GgufArray, GgufValue, Meta, TensorInfo, decode_f32};
+use crate::progress::{Cancelled, Monitor};
+
+/// Longest metadata value shown, in characters.
+const LONGEST: usize = 120;
+/// Bins of a histogram.
+const BINS: usize = 41;
+/// How many values are shown.
+const FIRST: usize = 8;
+
+/// Why a tensor could not be described.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InspectError {
+    #[error("{file} has no tensor {tensor:?}{}", .near.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
+    NoTensor { file: String, tensor: String, near: Option<String> },
+    #[error("{tensor:?} is stored as {dtype}, which holds no real numbers to describe")]
+    NoNumbers { tensor: String, dtype: &'static str },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// A model as its file describes it.
+pub(super) fn model(checkpoint: &Checkpoint) -> Model {
+    let architecture = match checkpoint.meta() {
+        Meta::Gguf(meta) => meta.str("general.architecture").unwrap_or_default().to_owned(),
+        Meta::HuggingFace { config, .. } => {
+            config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
+    };
+    Model {
+        name: checkpoint.name().to_owned(),
+        architecture,
+        parameters: checkpoint.tensors().iter().map(TensorInfo::elements).sum(),
+        file_bytes: checkpoint.file_bytes(),
+        rotation: None,
+    }
+}
+
+/// Describes a checkpoint, and one of its tensors when it is named.
+pub(super) fn inspect(
+    checkpoint: &Checkpoint,
+    tensor: Option<&str>,
+    monitor: &Monitor,
+) -> Result<Inspection, InspectError> {
+    let (container, metadata) = match checkpoint.meta() {
+        Meta::Gguf(meta) => ("GGUF", meta.iter().map(|(k, v)| (k.to_owned(), shorten(&gguf_value(v)))).collect()),
+        Meta::HuggingFace { config, st_metadata, .. } => {
+            let config = config.as_object().into_iter().flatten();
+            let config = config.map(|(k, v)| (k.clone(), shorten(&v.to_string())));
+            let own = st_metadata.iter().map(|(k, v)| (format!("__metadata__.{k}"), shorten(v)));
+            ("safetensors", config.chain(own).collect())
+        }
+    };
+    Ok(Inspection {
+        model: model(checkpoint),
+        container: container.to_owned(),
+        metadata,
+        tensors: checkpoint.tensors().iter().map(row).collect(),
+        statistics: tensor.map(|name| statistics(checkpoint, name, monitor)).transpose()?,
+    })
+}
+
+fn row(info: &TensorInfo) -> TensorRow {
+    TensorRow {
+        name: info.name.clone(),
+        shape: info.shape.clone(),
+        dtype: info.dtype.name().to_owned(),
+        bytes: info.byte_len(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.replace(['\n', '\r', '\t'], " ");
+    match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+fn gguf_value(value: &GgufValue) -> String {
+    let array = |array: &GgufArray| {
+        let first = match array {
+            GgufArray::Str(v) => v.iter().take(4).map(|s| format!("{s:?}")).collect(),
+            GgufArray::F32(v) => v.iter().take(4).map(f32::to_string).collect(),
+            other => {
+                other.to_u64s().map(|v| v.iter().take(4).map(u64::to_string).collect::<Vec<_>>()).unwrap_or_default()
+            }
+        };
+        let more = if first.len() < array.len() { ", …" } else { "" };
+        format!("{} × {}: [{}{more}]", array.len(), array.type_name(), first.join(", "))
+    };
+    match value {
+        GgufValue::Str(s) => s.clone(),
+        GgufValue::Bool(b) => b.to_string(),
+        GgufValue::Array(a) => array(a),
+        GgufValue::F32(v) => v.to_string(),
+        GgufValue::F64(v) => v.to_string(),
+        GgufValue::I8(v) => v.to_string(),
+        GgufValue::I16(v) => v.to_string(),
+        GgufValue::I32(v) => v.to_string(),
+        GgufValue::I64(v) => v.to_string(),
+        GgufValue::U8(v) => v.to_string(),
+        GgufValue::U16(v) => v.to_string(),
+        GgufValue::U32(v) => v.to_string(),
+        GgufValue::U64(v) => v.to_string(),
+    }
+}
+
+fn statistics(checkpoint: &Checkpoint, name: &str, monitor: &Monitor) -> Result<TensorStatistics, InspectError> {
+    let (info, bytes) = checkpoint.tensor(name).ok_or_else(|| InspectError::NoTensor {
+        file: checkpoint.name().to_owned(),
+        tensor: name.to_owned(),
+        near: nearest(name, checkpoint.tensors().iter().map(|t| t.name.as_str())),
+    })?;
+    let no_numbers = || InspectError::NoNumbers { tensor: name.to_owned(), dtype: info.dtype.name() };
+    // Decoded a slice at a time: a tensor may be larger as f32 than memory allows.
+    let slice = info.dtype.block_bytes() * 65_536;
+    let values = || bytes.chunks(slice).map(|part| decode_f32(info.dtype, part).ok_or_else(no_numbers));
+
+    let mut moments = Moments::default();
+    let mut first = Vec::new();
+    for part in values() {
+        let part = part?;
+        monitor.check()?;
+        first.extend(part.iter().take(FIRST - first.len()));
+        part.iter().for_each(|&v| moments.add(f64::from(v)));
+    }
+    let mut histogram = vec![0u64; BINS];
+    let span = moments.max - moments.min;
+    for part in values() {
+        monitor.check()?;
+        for v in part?.into_iter().map(f64::from).filter(|v| v.is_finite()) {
+            let bin = if span > 0.0 { ((v - moments.min) / span * BINS as f64) as usize } else { 0 };
+            histogram[bin.min(BINS - 1)] += 1;
+        }
+    }
+    let finite = (moments.count - moments.not_finite).max(1) as f64;
+    let deviation = (moments.m2 / finite).sqrt();
+    Ok(TensorStatistics {
+        tensor: row(info),
+        min: if moments.min.is_finite() { moments.min } else { 0.0 },
+        max: if moments.max.is_finite() { moments.max } else { 0.0 },
+        mean: moments.mean,
+        standard_deviation: deviation,
+        zeros: moments.zeros as f64 / moments.count.max(1) as f64,
+        not_finite: moments.not_finite,
+        kurtosis: if moments.m2 > 0.0 { finite * moments.m4 / (moments.m2 * moments.m2) - 3.0 } else { 0.0 },
+        histogram,
+        first,
+    })
+}
+
+/// Central moments in one pass (Pébay 2008, the update for one value).
+struct Moments {
+    count: u64,
+    not_finite: u64,
+    zeros: u64,
+    min: f64,
+    max: f64,
+    mean: f64,
+    m2: f64,
+    m3: f64,
+    m4: f64,
+}
+
+impl Default for Moments {
+    fn default() -> Self {
+        let (min, max) = (f64::INFINITY, f64::NEG_INFINITY);
+        Self { count: 0, not_finite: 0, zeros: 0, min, max, mean: 0.0, m2: 0.0, m3: 0.0, m4: 0.0 }
+    }
+}
+
+impl Moments {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        if !value.is_finite() {
+            self.not_finite += 1;
+            return;
+        }
+        self.zeros += u64::from(value == 0.0);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        let n = (self.count - self.not_finite) as f64;
+        let delta = value - self.mean;
+        let delta_n = delta / n;
+        let term = delta * delta_n * (n - 1.0);
+        self.mean += delta_n;
+        self.m4 += term * delta_n * delta_n * (n * n - 3.0 * n + 3.0) + 6.0 * delta_n * delta_n * self.m2
+            - 4.0 * delta_n * self.m3;
+        self.m3 += term * delta_n * (n - 2.0) - 3.0 * delta_n * self.m2;
+        self.m2 += term;
+    }
+}
+
+/// The name that shares the most with a mistyped one, when that is most of it.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let shared = |other: &str| {
+        let common = |a: &mut dyn Iterator<Item = u8>, b: &mut dyn Iterator<Item = u8>| {
+            a.zip(b).take_while(|(a, b)| a == b).count()
+        };
+        common(&mut name.bytes(), &mut other.bytes()) + common(&mut name.bytes().rev(), &mut other.bytes().rev())
+    };
+    let best = names.max_by_key(|other| shared(other))?;
+    (2 * shared(best) >= name.len().max(best.len())).then(|| best.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_those_of_the_definition() {
+        let values = [3.0, -1.0, 0.0, 7.5, f64::NAN, 2.0];
+        let mut moments = Moments::default();
+        values.iter().for_each(|&v| moments.add(v));
+        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        let mean = finite.iter().sum::<f64>() / 5.0;
+        let central = |p: i32| finite.iter().map(|v| (v - mean).powi(p)).sum::<f64>();
+        assert!((moments.mean - mean).abs() < 1e-12);
+        assert!((moments.m2 - central(2)).abs() < 1e-9);
+        assert!((moments.m4 - central(4)).abs() < 1e-8);
+        assert_eq!((moments.not_finite, moments.zeros, moments.min, moments.max), (1, 1, -1.0, 7.5));
+    }
+
+    #[test]
+    fn a_mistyped_tensor_is_recognised() {
+        let names = ["blk.0.attn_q.weight", "blk.1.attn_q.weight", "token_embd.weight"];
+        assert_eq!(nearest("blk.1.attnq.weight", names.into_iter()).as_deref(), Some("blk.1.attn_q.weight"));
+        assert_eq!(nearest("xyz", names.into_iter()), None);
+    }
+}

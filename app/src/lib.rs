@@ -4,5 +4,6 @@
 
 pub mod cli;
 pub mod fetch;
+pub mod report;
 pub mod table;
 pub mod units;

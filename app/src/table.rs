@@ -21,10 +21,7 @@ pub struct Table {
 impl Table {
     /// A table without rows.
     pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
-        Self {
-            columns: columns.into_iter().map(|(name, align)| (name.to_owned(), align)).collect(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.into_iter().map(|(name, align)| (name.to_owned(), align)).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; cells that are missing at its end stay empty.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::Context;
 use super::bars::Bars;
+use super::{Context, out};
 use crate::fetch::{self, Located, Options, manifest};
+use crate::table::{Align, Table};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,15 +18,15 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let Some(name) = &args.name else {
+        let mut table = Table::new([("name", Align::Left), ("licence", Align::Left), ("description", Align::Left)]);
         for model in manifest::models()? {
-            println!("{:16}{} ({})", model.name, model.description, model.license);
+            table.row([model.name, model.license, model.description]);
         }
-        return Ok(());
+        return out::print(table);
     };
     let options = Options { cache: None, from: args.from.clone(), monitor: Bars::monitor(context.cancel.clone()) };
     match fetch::locate(name, &options)? {
-        Located::Path(path) => println!("{}", path.display()),
-        Located::Embedded(_) => println!("{name} is part of this program: nothing to fetch"),
+        Located::Path(path) => out::line(path.display()),
+        Located::Embedded(_) => out::line(format_args!("{name} is part of this program: nothing to fetch")),
     }
-    Ok(())
 }

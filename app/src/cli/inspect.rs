@@ -1,10 +1,12 @@
 //! `tersor inspect`.
 
+use std::fmt::Write as _;
+
 use anyhow::{Result, bail};
 use tersor_engine::session::report::{Inspection, TensorStatistics};
 use tersor_engine::session::{Command, Inspect, Report};
 
-use super::Context;
+use super::{Context, out};
 use crate::table::{Align, Table};
 use crate::units;
 
@@ -21,17 +23,17 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let source = context.source(&args.model)?;
     let report = context.client()?.run(Command::Inspect(Inspect { source, tensor: args.tensor.clone() }), |_| ())?;
     let Some(Report::Inspect(found)) = &report else { bail!("the engine gave no description") };
-    match &found.statistics {
-        Some(statistics) => show_tensor(statistics),
-        None => show(found),
-    }
+    out::print(match &found.statistics {
+        Some(statistics) => describe_tensor(statistics),
+        None => describe(found),
+    })?;
     context.write_json(report.as_ref())
 }
 
-fn show(found: &Inspection) {
+fn describe(found: &Inspection) -> String {
     let model = &found.model;
-    println!(
-        "{}: {} {}, {} parameters in {} tensors, {}\n",
+    let mut text = format!(
+        "{}: {} {}, {} parameters in {} tensors, {}\n\n",
         model.name,
         if model.architecture.is_empty() { "unknown architecture," } else { &model.architecture },
         found.container,
@@ -43,13 +45,14 @@ fn show(found: &Inspection) {
     for (key, value) in &found.metadata {
         metadata.row([key, value]);
     }
-    println!("{metadata}");
+    let _ = writeln!(text, "{metadata}"); // a String takes everything
     let columns = [("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("size", Align::Right)];
     let mut tensors = Table::new(columns);
     for tensor in &found.tensors {
         tensors.row([tensor.name.clone(), shape(&tensor.shape), tensor.dtype.clone(), units::bytes(tensor.bytes)]);
     }
-    print!("{tensors}");
+    let _ = write!(text, "{tensors}");
+    text
 }
 
 fn shape(dimensions: &[u64]) -> String {
@@ -57,9 +60,10 @@ fn shape(dimensions: &[u64]) -> String {
     format!("[{}]", dimensions.join(", "))
 }
 
-fn show_tensor(found: &TensorStatistics) {
+fn describe_tensor(found: &TensorStatistics) -> String {
     let tensor = &found.tensor;
-    println!("{} {} {}, {}", tensor.name, shape(&tensor.shape), tensor.dtype, units::bytes(tensor.bytes));
+    let mut text =
+        format!("{} {} {}, {}\n\n", tensor.name, shape(&tensor.shape), tensor.dtype, units::bytes(tensor.bytes));
     let mut table = Table::new([("statistic", Align::Left), ("value", Align::Right)]);
     for (name, value) in [
         ("minimum", found.min),
@@ -72,9 +76,8 @@ fn show_tensor(found: &TensorStatistics) {
         table.row([name.to_owned(), units::significant(value)]);
     }
     table.row(["not finite".to_owned(), found.not_finite.to_string()]);
-    print!("{table}");
     let first: Vec<String> = found.first.iter().map(f32::to_string).collect();
-    println!("first values: {}", first.join(", "));
+    let _ = writeln!(text, "{table}\nfirst values: {}", first.join(", "));
     let bars = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = found.histogram.iter().max().copied().unwrap_or(0).max(1);
     let line: String = found
@@ -82,5 +85,7 @@ fn show_tensor(found: &TensorStatistics) {
         .iter()
         .map(|&n| if n == 0 { ' ' } else { bars[(n * 7 / most) as usize] }) // n ≤ most, so at most 7
         .collect();
-    println!("histogram:    {} [{line}] {}", units::significant(found.min), units::significant(found.max));
+    let (min, max) = (units::significant(found.min), units::significant(found.max));
+    let _ = writeln!(text, "histogram:    {min} [{line}] {max}");
+    text
 }

@@ -7,6 +7,7 @@ mod bars;
 mod client;
 mod fetch;
 mod inspect;
+mod out;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -90,8 +91,7 @@ impl Context {
         let mut text = serde_json::to_string_pretty(report).context("writing the report as JSON")?;
         text.push('\n');
         if path == Path::new("-") {
-            print!("{text}");
-            return Ok(());
+            return out::print(text);
         }
         write(path, text.as_bytes())
     }

@@ -3,13 +3,16 @@
 use serde_json::Value;
 
 use super::report::{Inspection, Model, TensorRow, TensorStatistics};
-use crate::format::{Checkpoint, GgufArray, GgufValue, Meta, TensorInfo, decode_f32};
+use crate::codec::{self, CodecError};
+use crate::format::{Checkpoint, GgufArray, GgufValue, Meta, TensorInfo};
 use crate::progress::{Cancelled, Monitor};
 
 /// Longest metadata value shown, in characters.
 const LONGEST: usize = 120;
 /// Bins of a histogram.
 const BINS: usize = 41;
+/// Weights decoded at a time.
+const SLICE: usize = 1 << 20;
 /// How many values are shown.
 const FIRST: usize = 8;
 
@@ -18,8 +21,8 @@ const FIRST: usize = 8;
 pub(super) enum InspectError {
     #[error("{file} has no tensor {tensor:?}{}", .near.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
     NoTensor { file: String, tensor: String, near: Option<String> },
-    #[error("{tensor:?} is stored as {dtype}, which holds no real numbers to describe")]
-    NoNumbers { tensor: String, dtype: &'static str },
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -117,22 +120,25 @@ fn statistics(checkpoint: &Checkpoint, name: &str, monitor: &Monitor) -> Result<
         tensor: name.to_owned(),
         near: nearest(name, checkpoint.tensors().iter().map(|t| t.name.as_str())),
     })?;
-    let no_numbers = || InspectError::NoNumbers { tensor: name.to_owned(), dtype: info.dtype.name() };
+    let packed = codec::import(info, bytes)?;
     // Decoded a slice at a time: a tensor may be larger as f32 than memory allows.
-    let slice = info.dtype.block_bytes() * 65_536;
-    let values = || bytes.chunks(slice).map(|part| decode_f32(info.dtype, part).ok_or_else(no_numbers));
+    let step = (SLICE / packed.cols.max(1)).max(1).next_multiple_of(packed.row_granularity());
+    let slices = || {
+        let part = |row: usize| packed.rows(row..packed.rows.min(row + step)).map(|part| part.decode());
+        (0..packed.rows).step_by(step).map(part)
+    };
 
     let mut moments = Moments::default();
     let mut first = Vec::new();
-    for part in values() {
-        let part = part?;
+    for part in slices() {
+        let part: Vec<f32> = part?;
         monitor.check()?;
         first.extend(part.iter().take(FIRST - first.len()));
         part.iter().for_each(|&v| moments.add(f64::from(v)));
     }
     let mut histogram = vec![0u64; BINS];
     let span = moments.max - moments.min;
-    for part in values() {
+    for part in slices() {
         monitor.check()?;
         for v in part?.into_iter().map(f64::from).filter(|v| v.is_finite()) {
             let bin = if span > 0.0 { ((v - moments.min) / span * BINS as f64) as usize } else { 0 };

@@ -26,7 +26,7 @@ pub enum Report {
     Compare(Comparison),
     /// Of `Evaluate`.
     #[serde(rename = "tersor.evaluate/1")]
-    Evaluate(Evaluation),
+    Evaluate(Box<Evaluation>),
     /// Of `Compress`.
     #[serde(rename = "tersor.compress/1")]
     Compress(Compressed),

@@ -66,7 +66,9 @@ fn a_failure_is_one_sentence_and_the_session_goes_on() {
     let kinds = events(&receiver, job);
     let [EventKind::Failed(failure)] = kinds.as_slice() else { panic!("{kinds:?}") };
     assert!(failure.message.contains("no tensor \"c\""), "{}", failure.message);
-    let job = session.send(inspect("a"));
+    let job = session.send(inspect("a")); // integers are no weights
+    assert!(matches!(events(&receiver, job).last(), Some(EventKind::Failed(f)) if f.message.contains('a')));
+    let job = session.send(inspect("b"));
     assert!(matches!(events(&receiver, job).last(), Some(EventKind::Done)));
 }
 

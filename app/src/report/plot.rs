@@ -1,0 +1,340 @@
+//! Plots as inline SVG: no script, no library, colours from the page's style sheet (classes `c0`, `c1`, …, `axis`,
+//! `grid`), so that they follow light and dark.
+
+use std::fmt::Write as _;
+
+use super::html::escape;
+
+/// Size of a plot and of its margins, in SVG units.
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 340.0;
+const LEFT: f64 = 66.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 34.0;
+const BOTTOM: f64 = 48.0;
+
+/// How values map to an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// From zero.
+    FromZero,
+    /// From the smallest to the largest value.
+    Linear,
+    /// Powers of ten; values that are not positive are left out.
+    Log,
+}
+
+/// A labelled point.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// What it is.
+    pub label: String,
+    /// Horizontal value.
+    pub x: f64,
+    /// Vertical value.
+    pub y: f64,
+    /// Half the height of the error bar; 0 for none.
+    pub error: f64,
+}
+
+/// One axis: its name, its range and where its ticks are.
+struct Axis {
+    log: bool,
+    from: f64,
+    to: f64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
+        let log = scale == Scale::Log;
+        let (mut low, mut high) = values
+            .filter(|v| v.is_finite() && (!log || *v > 0.0))
+            .map(|v| if log { v.log10() } else { v })
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        if low > high {
+            return None;
+        }
+        if scale == Scale::FromZero {
+            low = low.min(0.0);
+        }
+        if low == high {
+            (low, high) = if log {
+                (low - 0.5, high + 0.5)
+            } else {
+                (low - low.abs() * 0.1 - 1e-9, high + high.abs() * 0.1 + 1e-9)
+            };
+        }
+        let step = if log { ((high - low) / 6.0).ceil().max(1.0) } else { nice((high - low) / 5.0) };
+        let (from, to) = ((low / step).floor() * step, (high / step).ceil() * step);
+        let count = ((to - from) / step).round() as usize;
+        let ticks = (0..=count).map(|i| from + i as f64 * step).collect();
+        Some(Self { log, from, to, ticks })
+    }
+
+    /// Where a value lies, 0 at the axis' start and 1 at its end; `None` when it cannot be shown.
+    fn place(&self, value: f64) -> Option<f64> {
+        let v = if self.log { value.log10() } else { value };
+        v.is_finite().then(|| ((v - self.from) / (self.to - self.from)).clamp(0.0, 1.0))
+    }
+
+    fn tick_label(&self, tick: f64) -> String {
+        let value = if self.log { 10f64.powf(tick) } else { tick };
+        number(value)
+    }
+}
+
+/// The largest of 1, 2, 5 times a power of ten that is not above `1.5 * raw`.
+fn nice(raw: f64) -> f64 {
+    let power = 10f64.powf(raw.log10().floor());
+    let factor = [5.0, 2.0].into_iter().find(|f| f * power <= 1.5 * raw).unwrap_or(1.0);
+    factor * power
+}
+
+/// A number as an axis shows it.
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude < 1e-12 {
+        "0".to_owned()
+    } else if !(1e-3..1e5).contains(&magnitude) {
+        format!("{value:.0e}")
+    } else {
+        let digits = (2 - magnitude.log10().floor() as i32).clamp(0, 5) as usize;
+        let text = format!("{value:.digits$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+fn open(title: &str, x_label: &str, y_label: &str) -> String {
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>\
+         <text class=\"title\" x=\"{LEFT}\" y=\"18\">{0}</text>",
+        escape(title)
+    );
+    let (middle_x, middle_y) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
+    let _ = write!(
+        svg,
+        "<text class=\"axis\" text-anchor=\"middle\" x=\"{middle_x}\" y=\"{}\">{}</text>\
+         <text class=\"axis\" text-anchor=\"middle\" transform=\"translate(14 {middle_y}) rotate(-90)\">{}</text>",
+        HEIGHT - 10.0,
+        escape(x_label),
+        escape(y_label)
+    );
+    svg
+}
+
+fn x_of(place: f64) -> f64 {
+    LEFT + place * (WIDTH - LEFT - RIGHT)
+}
+
+fn y_of(place: f64) -> f64 {
+    HEIGHT - BOTTOM - place * (HEIGHT - TOP - BOTTOM)
+}
+
+fn y_ticks(svg: &mut String, axis: &Axis) {
+    for &tick in &axis.ticks {
+        let y = y_of((tick - axis.from) / (axis.to - axis.from));
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+             <text class=\"tick\" text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{}</text>",
+            WIDTH - RIGHT,
+            LEFT - 6.0,
+            y + 4.0,
+            axis.tick_label(tick)
+        );
+    }
+}
+
+fn x_ticks(svg: &mut String, axis: &Axis) {
+    for &tick in &axis.ticks {
+        let x = x_of((tick - axis.from) / (axis.to - axis.from));
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{}\"/>\
+             <text class=\"tick\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{}\">{}</text>",
+            HEIGHT - BOTTOM,
+            HEIGHT - BOTTOM + 17.0,
+            axis.tick_label(tick)
+        );
+    }
+}
+
+/// Labelled points with error bars; `None` when no point can be shown.
+pub fn scatter(
+    title: &str,
+    (x_label, x_scale): (&str, Scale),
+    (y_label, y_scale): (&str, Scale),
+    points: &[Point],
+) -> Option<String> {
+    let x_axis = Axis::new(x_scale, points.iter().map(|p| p.x))?;
+    let y_axis = Axis::new(y_scale, points.iter().flat_map(|p| [p.y, p.y + p.error, p.y - p.error]))?;
+    let mut svg = open(title, x_label, y_label);
+    x_ticks(&mut svg, &x_axis);
+    y_ticks(&mut svg, &y_axis);
+    let placed: Vec<(usize, f64, f64)> = points
+        .iter()
+        .enumerate()
+        .filter_map(|(i, p)| Some((i, x_of(x_axis.place(p.x)?), y_of(y_axis.place(p.y)?))))
+        .collect();
+    // Labels go where they cover neither a point nor another label: right of the point, else left, above or below.
+    let mut taken: Vec<[f64; 4]> = placed.iter().map(|&(_, x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
+    for &(i, x, y) in &placed {
+        let point = &points[i];
+        let class = i % COLOURS;
+        if let (true, Some(top), Some(bottom)) =
+            (point.error > 0.0, y_axis.place(point.y + point.error), y_axis.place(point.y - point.error))
+        {
+            let _ = write!(
+                svg,
+                "<line class=\"error c{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
+                y_of(top),
+                y_of(bottom)
+            );
+        }
+        let _ = write!(
+            svg,
+            "<circle class=\"c{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"><title>{}: {} {}, {} {}</title></circle>",
+            escape(&point.label),
+            number(point.x),
+            escape(x_label),
+            number(point.y),
+            escape(y_label)
+        );
+        let half = 3.4 * point.label.chars().count() as f64;
+        let spots = [
+            (x + 9.0 + half, y + 4.0),
+            (x - 9.0 - half, y + 4.0),
+            (x, y - 10.0),
+            (x, y + 18.0),
+            (x + half, y - 12.0),
+            (x + half, y + 20.0),
+        ];
+        let rect = |(cx, cy): (f64, f64)| [cx - half, cy - 10.0, cx + half, cy + 3.0];
+        let free = |r: &[f64; 4]| {
+            let inside = r[0] >= LEFT && r[2] <= WIDTH && r[1] >= TOP - 14.0 && r[3] <= HEIGHT - BOTTOM + 4.0;
+            inside && taken.iter().all(|t| r[0] >= t[2] || t[0] >= r[2] || r[1] >= t[3] || t[1] >= r[3])
+        };
+        let spot = spots.into_iter().find(|&s| free(&rect(s))).unwrap_or(spots[0]);
+        taken.push(rect(spot));
+        let _ = write!(
+            svg,
+            "<text class=\"label\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            spot.0,
+            spot.1,
+            escape(&point.label)
+        );
+    }
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+/// Colours of the style sheet.
+pub const COLOURS: usize = 8;
+
+/// Horizontal bars, one for each label, with their values written beside; `None` without values.
+pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String> {
+    let axis = Axis::new(Scale::FromZero, values.iter().map(|v| v.1))?;
+    let widest = values.iter().map(|v| v.0.chars().count()).max()? as f64;
+    let left = (widest * 7.0 + 14.0).min(WIDTH / 2.5);
+    let (row, top) = (26.0, 34.0);
+    let height = top + row * values.len() as f64 + 8.0;
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>\
+         <text class=\"title\" x=\"8\" y=\"18\">{0}</text>",
+        escape(title)
+    );
+    for (i, (label, value)) in values.iter().enumerate() {
+        let y = top + row * i as f64;
+        let length = (WIDTH - left - 96.0) * axis.place(*value).unwrap_or(0.0);
+        let _ = write!(
+            svg,
+            "<text class=\"label\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\
+             <rect class=\"c{}\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{length:.1}\" height=\"16\" rx=\"2\"/>\
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{} {}</text>",
+            left - 8.0,
+            y + 13.0,
+            escape(label),
+            i % COLOURS,
+            y + 1.0,
+            left + length + 6.0,
+            y + 13.0,
+            number(*value),
+            escape(unit)
+        );
+    }
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+/// Lines over whole numbers (layers), one for each label, with a legend; `None` when nothing can be shown.
+pub fn lines(
+    title: &str,
+    x_label: &str,
+    (y_label, y_scale): (&str, Scale),
+    series: &[(String, Vec<(f64, f64)>)],
+) -> Option<String> {
+    let x_axis = Axis::new(Scale::Linear, series.iter().flat_map(|s| s.1.iter().map(|p| p.0)))?;
+    let y_axis = Axis::new(y_scale, series.iter().flat_map(|s| s.1.iter().map(|p| p.1)))?;
+    let mut svg = open(title, x_label, y_label);
+    x_ticks(&mut svg, &x_axis);
+    y_ticks(&mut svg, &y_axis);
+    for (i, (label, points)) in series.iter().enumerate() {
+        let class = (i + 1) % COLOURS; // as in the other plots, where the original comes first
+        let path: Vec<String> = points
+            .iter()
+            .filter_map(|p| Some(format!("{:.1},{:.1}", x_of(x_axis.place(p.0)?), y_of(y_axis.place(p.1)?))))
+            .collect();
+        let y = TOP + 12.0 + 15.0 * i as f64;
+        let _ = write!(
+            svg,
+            "<polyline class=\"line c{class}\" points=\"{}\"><title>{1}</title></polyline>\
+             <rect class=\"c{class}\" x=\"{2}\" y=\"{3:.1}\" width=\"10\" height=\"3\"/>\
+             <text class=\"label\" x=\"{4}\" y=\"{5:.1}\">{1}</text>",
+            path.join(" "),
+            escape(label),
+            LEFT + 10.0,
+            y - 5.0,
+            LEFT + 26.0,
+            y
+        );
+    }
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(label: &str, x: f64, y: f64) -> Point {
+        Point { label: label.to_owned(), x, y, error: 0.0 }
+    }
+
+    #[test]
+    fn axes_have_round_ticks_around_the_values() {
+        let axis = Axis::new(Scale::FromZero, [3.2, 96.0].into_iter()).unwrap();
+        assert_eq!(axis.ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
+        let axis = Axis::new(Scale::Log, [0.002, 0.7, -1.0, 0.0].into_iter()).unwrap();
+        assert_eq!(axis.ticks.iter().map(|&t| axis.tick_label(t)).collect::<Vec<_>>(), ["0.001", "0.01", "0.1", "1"]);
+        assert!(Axis::new(Scale::Log, [0.0].into_iter()).is_none());
+        assert_eq!([0.0, 12.50, 1234.0, 2e-5].map(number), ["0", "12.5", "1234", "2e-5"]);
+    }
+
+    #[test]
+    fn points_stay_inside_and_labels_apart_and_escaped() {
+        let points = [point("a<b", 10.0, 0.1), point("q5_1", 10.5, 0.11), point("nowhere", 5.0, 0.0)];
+        let svg = scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), &points).unwrap();
+        assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
+        assert!(!svg.contains("nowhere"), "zero has no place on a logarithmic axis");
+        assert_eq!(svg.matches("<circle").count(), 2);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn nothing_to_show_is_no_plot() {
+        assert!(scatter("t", ("x", Scale::Linear), ("y", Scale::Log), &[]).is_none());
+        assert!(bars("t", "u", &[]).is_none());
+        assert!(lines("t", "x", ("y", Scale::Log), &[("a".into(), vec![])]).is_none());
+    }
+}

@@ -4,10 +4,10 @@
 //! planes are uploaded as they are and decoded inside the kernels. Nothing here knows the GPU.
 //!
 //! A weight is a matrix `[rows, cols]` used as `y = W x`. A *run* is 32 consecutive weights of a row, the unit in which
-//! kernels decode; what all codecs share about it (the bit-sliced layout of codes) is in [`bits`]'s documentation.
+//! kernels decode; what all codecs share about it (the bit-sliced layout of codes) is documented in `bits.rs`.
 //!
 //! To add a method: a file here with its [`Codec`], a module of the same name in `shaders/wgsl/codec/`, and its line in
-//! [`spec`]'s table.
+//! `spec.rs`.
 
 mod absmax;
 mod bits;

@@ -59,14 +59,28 @@ fn top_pop(lane: u32, list: ptr<function, TopList>) -> Ranked {
     top_values[lane] = (*list).v0;
     top_indices[lane] = (*list).i0;
     workgroupBarrier();
-    for (var n = WG / 2u; n > 0u; n = n / 2u) {
-        if (lane < n && top_before(top_values[lane + n], top_indices[lane + n], top_values[lane], top_indices[lane])) {
-            top_values[lane] = top_values[lane + n];
-            top_indices[lane] = top_indices[lane + n];
+    // Four into one until at most four are left, which every lane compares for itself.
+    var n = WG;
+    while (n > 4u) {
+        n = n / 4u;
+        if (lane < n) {
+            var first = lane;
+            for (var i = lane + n; i < 4u * n; i += n) {
+                if (top_before(top_values[i], top_indices[i], top_values[first], top_indices[first])) {
+                    first = i;
+                }
+            }
+            top_values[lane] = top_values[first];
+            top_indices[lane] = top_indices[first];
         }
         workgroupBarrier();
     }
-    let best = Ranked(top_values[0], top_indices[0]);
+    var best = Ranked(top_values[0], top_indices[0]);
+    for (var i = 1u; i < n; i++) {
+        if (top_before(top_values[i], top_indices[i], best.value, best.index)) {
+            best = Ranked(top_values[i], top_indices[i]);
+        }
+    }
     workgroupBarrier();
     if (best.index == (*list).i0) {
 //:for I in 0..TOP - 1

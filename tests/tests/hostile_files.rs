@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use tersor_engine::codec;
 use tersor_engine::format::{Checkpoint, Meta, decode_f32};
 use tersor_tests::hostile::{Cage, bit_flips, in_a_cage, json_lies, lies, truncations, wounds};
 use tersor_tests::scratch;
@@ -25,6 +26,9 @@ fn read_everything(checkpoint: &Checkpoint) {
         std::hint::black_box(sum);
         if let Some(values) = decode_f32(info.dtype, bytes) {
             assert_eq!(values.len() as u64, info.elements());
+        }
+        if let Ok(packed) = codec::import(info, bytes) {
+            assert_eq!(packed.decode().len() as u64, info.elements());
         }
     }
     match checkpoint.meta() {
@@ -126,7 +130,19 @@ fn crafted_gguf(mut run: impl FnMut(&str, Vec<u8>)) {
     run("tensors in reverse order", gguf((2, 0), &[], &two((8, 32), (8, 0)), 64));
     run("a hole between tensors", gguf((2, 0), &[], &two((8, 0), (8, 64)), 96));
     run("an empty tensor beyond the end", gguf((2, 0), &[], &two((0, 1 << 60), (8, 0)), 32));
-    for dims in [&[1 << 31, 1 << 31, 4][..], &[u64::MAX], &[1 << 62, 0], &[1 << 32, 1 << 32, 0], &[1; 5], &[8; 9]] {
+    for dims in [
+        &[1 << 31, 1 << 31, 4][..],
+        &[u64::MAX],
+        &[1 << 62, 0],
+        &[1 << 60, 0],
+        &[1 << 40, 0],
+        &[1 << 31, 0],
+        &[0, 1 << 62],
+        &[0, 1 << 31],
+        &[1 << 32, 1 << 32, 0],
+        &[1; 5],
+        &[8; 9],
+    ] {
         run(&format!("dimensions {dims:?}"), gguf((1, 0), &[], &gguf_info(b"t", dims, 0), 64));
     }
     for name in [&b""[..], b"\xff\xfe", b"\x1b[2J\n\0", b"../../etc/passwd", &[b'n'; 70_000]] {
@@ -208,6 +224,9 @@ fn crafted_safetensors(mut run: impl FnMut(&str, Vec<u8>)) {
         ("F64", "[2305843009213693952]", "[0,0]"),
         ("U8", "[0,18446744073709551615]", "[0,0]"),
         ("U8", "[18446744073709551615]", "[1,18446744073709551615]"),
+        ("F32", "[0,4611686018427387904]", "[0,0]"),
+        ("F32", "[4611686018427387904,0]", "[0,0]"),
+        ("BF16", "[1073741824,0]", "[0,0]"),
         ("U8", "[8]", "[8,0]"),
         ("U8", "[8]", "[0,8,9]"),
         ("U8", "[8]", "[0]"),

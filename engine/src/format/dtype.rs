@@ -161,19 +161,22 @@ impl Dtype {
     /// Bytes of a tensor of this type; `shape` is row-major, outermost first, `[]` a scalar.
     pub fn byte_len(self, shape: &[u64]) -> Result<u64, ShapeError> {
         let too_large = || ShapeError::TooLarge { shape: shape.to_vec() };
-        let mut elements: u64 = 1;
-        for &dim in shape {
-            elements = elements.checked_mul(dim).filter(|&n| n <= i64::MAX as u64).ok_or_else(too_large)?;
-        }
         let block_len = self.block_len();
         let row_len = shape.last().copied().unwrap_or(1);
         if !row_len.is_multiple_of(block_len as u64) {
             return Err(ShapeError::RaggedRow { row_len, dtype: self, block_len });
         }
-        (elements / block_len as u64)
+        // Zeros count as ones in the check, so that no part of an empty tensor's shape overflows somewhere else either.
+        let mut elements: u64 = 1;
+        for &dim in shape {
+            elements = elements.checked_mul(dim.max(1)).ok_or_else(too_large)?;
+        }
+        let bytes = elements
+            .div_ceil(block_len as u64)
             .checked_mul(self.block_bytes() as u64)
-            .filter(|&n| n <= i64::MAX as u64)
-            .ok_or_else(too_large)
+            .filter(|&bytes| elements.max(bytes) <= i64::MAX as u64)
+            .ok_or_else(too_large)?;
+        Ok(if shape.contains(&0) { 0 } else { bytes })
     }
 
     /// The name people know the type by: `F32`, `F8_E4M3`, `Q4_K`.
@@ -305,6 +308,7 @@ mod tests {
         ));
         assert!(matches!(Dtype::U8.byte_len(&[1 << 62, 2]), Err(ShapeError::TooLarge { .. })));
         assert!(matches!(Dtype::F64.byte_len(&[1 << 61]), Err(ShapeError::TooLarge { .. })));
+        assert!(matches!(Dtype::F64.byte_len(&[0, 1 << 61]), Err(ShapeError::TooLarge { .. })));
         assert!(matches!(Dtype::U8.byte_len(&[u64::MAX, u64::MAX]), Err(ShapeError::TooLarge { .. })));
     }
 }

@@ -38,8 +38,7 @@ pub(super) struct GgufFile {
 pub(super) fn parse(name: &str, number: u32, bytes: &[u8]) -> Result<GgufFile, FormatError> {
     let mut reader = Reader { file: name, bytes, at: 0, item: Item::Header };
     let (tensor_count, pair_count) = header(&mut reader)?;
-    let metadata = pairs(&mut reader, pair_count)?;
-    let alignment = alignment(&reader, &metadata)?;
+    let (metadata, alignment) = pairs(&mut reader, pair_count)?;
     let tensors = tensor_infos(&mut reader, tensor_count, number, alignment)?;
     Ok(GgufFile { metadata, tensors })
 }
@@ -74,8 +73,9 @@ fn header(reader: &mut Reader<'_>) -> Result<(u64, u64), FormatError> {
     Ok((tensor_count, pair_count))
 }
 
-fn pairs(reader: &mut Reader<'_>, count: u64) -> Result<GgufMetadata, FormatError> {
-    let mut metadata = GgufMetadata::new();
+/// Reads the metadata and finds the alignment of tensor data.
+fn pairs(reader: &mut Reader<'_>, count: u64) -> Result<(GgufMetadata, u64), FormatError> {
+    let (mut metadata, mut alignment) = (GgufMetadata::new(), DEFAULT_ALIGNMENT);
     for number in 0..count {
         reader.item = Item::Entry("metadata pair", number);
         let start = reader.at;
@@ -85,9 +85,21 @@ fn pairs(reader: &mut Reader<'_>, count: u64) -> Result<GgufMetadata, FormatErro
             return Err(reader.invalid_at(start, "the key appears a second time".to_owned(), FETCH_AGAIN));
         }
         let value = value(reader)?;
+        if key == ALIGNMENT_KEY {
+            alignment = match value {
+                GgufValue::U32(alignment) if alignment.is_power_of_two() => alignment.into(),
+                GgufValue::U32(wrong) => {
+                    return Err(reader.invalid_at(start, format!("{wrong} is not a power of two"), FETCH_AGAIN));
+                }
+                wrong => {
+                    let reason = format!("it must be a u32 but is of type {}", wrong.type_name());
+                    return Err(reader.invalid_at(start, reason, FETCH_AGAIN));
+                }
+            };
+        }
         metadata.set(key, value);
     }
-    Ok(metadata)
+    Ok((metadata, alignment))
 }
 
 fn value(reader: &mut Reader<'_>) -> Result<GgufValue, FormatError> {
@@ -136,23 +148,6 @@ fn array(reader: &mut Reader<'_>) -> Result<GgufArray, FormatError> {
         12 => GgufArray::F64(reader.numbers(f64::from_le_bytes)?),
         _ => return Err(reader.invalid_at(start, format!("array element type {kind} does not exist"), FETCH_AGAIN)),
     })
-}
-
-fn alignment(reader: &Reader<'_>, metadata: &GgufMetadata) -> Result<u64, FormatError> {
-    match metadata.get(ALIGNMENT_KEY) {
-        None => Ok(DEFAULT_ALIGNMENT),
-        Some(&GgufValue::U32(alignment)) if alignment.is_power_of_two() => Ok(alignment.into()),
-        Some(other) => Err(FormatError::Invalid {
-            file: reader.file.to_owned(),
-            item: Item::Key(ALIGNMENT_KEY.to_owned()),
-            offset: reader.at as u64,
-            reason: match other {
-                GgufValue::U32(alignment) => format!("{alignment} is not a power of two"),
-                wrong => format!("it must be a u32 but is of type {}", wrong.type_name()),
-            },
-            remedy: FETCH_AGAIN,
-        }),
-    }
 }
 
 /// Reads the tensor infos and places the tensors in the data section that follows them.

@@ -60,15 +60,11 @@ fn open_split(mut folder: Folder, name: &str, bytes: FileBytes, count: u32) -> R
             None => folder.weights(&part_name)?,
         };
         let part = gguf::parse(&label, number - 1, &bytes)?;
-        let claims = (part.metadata.u32("split.no"), part.metadata.u32("split.count"));
-        if claims != (Some(number - 1), Some(count)) {
-            return Err(FormatError::Invalid {
-                file: label,
-                item: Item::Key("split.no".to_owned()),
-                offset: 0,
-                reason: format!("part {number} of {count} is expected, but it claims {claims:?}, counted from 0"),
-                remedy: "fetch all parts of the same model again",
-            });
+        let split_no = part.metadata.u32("split.no");
+        if split_no != Some(number - 1) || part.metadata.u32("split.count") != Some(count) {
+            let missing =
+                format!("part {number} of {count} (the file calls itself part {split_no:?}, counted from 0,)");
+            return Err(FormatError::Missing { file: label, missing, remedy: "fetch all parts of the model again" });
         }
         files.push(bytes);
         tensors.extend(part.tensors);

@@ -63,8 +63,6 @@ pub fn run(args: Vec<String>) -> Result<()> {
         compare.args(["--rotate", "1"]);
     }
     compare
-        .arg("--text")
-        .arg(root().join("assets/text/eval.txt"))
         .args(["--prompt", prompt.trim()])
         .arg("--json")
         .arg(&json)

@@ -34,7 +34,7 @@ impl Client {
     }
 
     /// Carries out a command and returns its report, if it gives one. Pieces of text go to `on_text` as they come.
-    pub fn run(&self, command: Command, mut on_text: impl FnMut(&str)) -> Result<Option<Report>> {
+    pub fn run(&self, command: Command, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Option<Report>> {
         let job = self.session.send(command);
         let mut report = None;
         loop {
@@ -52,7 +52,7 @@ impl Client {
                 EventKind::Progress(progress) => self.bars.show(&progress),
                 EventKind::Token { text, .. } => {
                     self.bars.clear();
-                    on_text(&text);
+                    on_text(&text)?;
                 }
                 EventKind::Report(found) => report = Some(*found),
                 EventKind::Done => {

@@ -21,7 +21,8 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let source = context.source(&args.model)?;
-    let report = context.client()?.run(Command::Inspect(Inspect { source, tensor: args.tensor.clone() }), |_| ())?;
+    let report =
+        context.client()?.run(Command::Inspect(Inspect { source, tensor: args.tensor.clone() }), |_| Ok(()))?;
     let Some(Report::Inspect(found)) = &report else { bail!("the engine gave no description") };
     out::print(match &found.statistics {
         Some(statistics) => describe_tensor(statistics),

@@ -3,11 +3,17 @@
 //! In: arguments. Out: tables and texts on standard output, progress and errors on standard error, and an exit code:
 //! 0 done, 1 failed, 2 wrong arguments, 130 cancelled with Ctrl-C.
 
+mod adapters;
 mod bars;
 mod client;
+mod compare;
+mod compress;
+mod embed;
+mod eval;
 mod fetch;
 mod inspect;
 mod out;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +22,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tersor_engine::progress::{Cancel, Cancelled};
-use tersor_engine::session::{Options, Source};
+use tersor_engine::session::{Options, Recipe, Rotation, Source, Text};
 
 use crate::fetch::{FetchError, Located, locate};
 use bars::Bars;
@@ -51,10 +57,103 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List the adapters, what each can do, and which one is used
+    Adapters,
     /// Show what is in a model's file
     Inspect(inspect::Args),
+    /// Generate text
+    Run(run::Args),
+    /// Put compressions of a model beside their dense original: quality, speed, memory, generated text
+    Compare(compare::Args),
+    /// Measure how well a model predicts a text, and how far it is from another one
+    Eval(eval::Args),
+    /// Write a compressed model to a file
+    Compress(compress::Args),
+    /// Turn texts into vectors with an encoder
+    Embed(embed::Args),
     /// Download a model into the cache, or list the models known by name
     Fetch(fetch::Args),
+}
+
+/// How a model's weights are to be held.
+#[derive(Debug, clap::Args)]
+struct Encoding {
+    /// Compress the weights with this recipe: a codec (q4_k, nf4:block=64, uniform:bits=3) or a TOML file; without it they
+    /// are used as they are stored
+    #[arg(long = "as", value_name = "RECIPE")]
+    recipe: Option<String>,
+    /// Rotate the model by random orthogonal matrices first, which leaves its function unchanged but takes weights that
+    /// were quantized before off their grid
+    #[arg(long, value_name = "SEED")]
+    rotate: Option<u64>,
+}
+
+impl Encoding {
+    fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
+        self.recipe.as_deref().map(recipe).transpose()
+    }
+
+    fn rotation(&self) -> Option<Rotation> {
+        self.rotate.map(|seed| Rotation { seed })
+    }
+}
+
+/// What quality is measured on.
+#[derive(Debug, clap::Args)]
+struct TextArgs {
+    /// Text to measure quality on; without it, the last chapters of Mansfield Park, which are part of the program
+    #[arg(long, value_name = "FILE", conflicts_with = "no_text")]
+    text: Option<PathBuf>,
+    /// Measure no quality
+    #[arg(long)]
+    no_text: bool,
+    /// Tokens of a window of the text
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
+    context: u32,
+    /// Use this many windows; 0 is the whole text
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    windows: u32,
+}
+
+/// The text that is part of the program.
+const BUNDLED: &str = include_str!("../../../assets/text/eval.txt");
+
+impl TextArgs {
+    fn read(&self) -> anyhow::Result<Option<Text>> {
+        if self.no_text {
+            return Ok(None);
+        }
+        let Some(path) = &self.text else {
+            return Ok(Some(Text { name: "Mansfield Park, XLVI–XLVIII".to_owned(), text: BUNDLED.to_owned() }));
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Some(Text { name, text }))
+    }
+
+    fn windows(&self) -> Option<u32> {
+        (self.windows > 0).then_some(self.windows)
+    }
+}
+
+/// Reads a recipe: a codec, or the path of a TOML file.
+fn recipe(text: &str) -> anyhow::Result<Recipe> {
+    if !text.ends_with(".toml") {
+        return Ok(Recipe::Codec(text.to_owned()));
+    }
+    let contents = std::fs::read_to_string(text).with_context(|| format!("cannot read the recipe {text}"))?;
+    Ok(Recipe::Toml { name: text.to_owned(), text: contents })
+}
+
+/// The command line as it was typed, for reports.
+fn typed() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@".contains(c);
+    let words = std::env::args().enumerate().map(|(i, word)| match word.rsplit(['/', '\\']).next() {
+        Some(program) if i == 0 => program.to_owned(),
+        _ if !word.is_empty() && word.chars().all(plain) => word,
+        _ => format!("'{}'", word.replace('\'', "'\\''")),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -119,7 +218,13 @@ pub fn main() -> ExitCode {
     });
     let context = Context { global: args.global, cancel };
     let result = handler.context("cannot listen for Ctrl-C").and_then(|()| match args.command {
+        Command::Adapters => adapters::run(&context),
         Command::Inspect(args) => inspect::run(&args, &context),
+        Command::Run(args) => run::run(&args, &context),
+        Command::Compare(args) => compare::run(&args, &context),
+        Command::Eval(args) => eval::run(&args, &context),
+        Command::Compress(args) => compress::run(&args, &context),
+        Command::Embed(args) => embed::run(&args, &context),
         Command::Fetch(args) => fetch::run(&args, &context),
     });
     match result {
@@ -137,4 +242,48 @@ pub fn main() -> ExitCode {
 
 fn is_cancelled(error: &anyhow::Error) -> bool {
     error.is::<Cancelled>() || matches!(error.downcast_ref(), Some(FetchError::Cancelled(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_manual_are_understood() {
+        for line in [
+            "tersor adapters --json out.json",
+            "tersor inspect m.gguf --tensor t",
+            "tersor run m --prompt hi --as q4_k --rotate 1 --temperature 0.7",
+            "tersor run m --chat --system s",
+            "tersor compare m --with q8_0 q4_k nf4:block=64 --prompt p --text f --tokens 8 --html h --json j",
+            "tersor --adapter llvmpipe eval m --against n --tier portable",
+            "tersor compress m --as q4_0 -o f.gguf",
+            "tersor embed m one two",
+            "tersor fetch smollm2-135m",
+            "tersor fetch",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "tersor run m",
+            "tersor run m --prompt p --chat",
+            "tersor run m --prompt p --top-p 1.5",
+            "tersor compare m",
+            "tersor eval m --context 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
 }

@@ -18,8 +18,8 @@ const BOTTOM: f64 = 48.0;
 pub enum Scale {
     /// From zero.
     FromZero,
-    /// From the smallest to the largest value.
-    Linear,
+    /// Whole numbers, from the smallest to the largest.
+    Whole,
     /// Powers of ten; values that are not positive are left out.
     Log,
 }
@@ -65,11 +65,29 @@ impl Axis {
                 (low - low.abs() * 0.1 - 1e-9, high + high.abs() * 0.1 + 1e-9)
             };
         }
-        let step = if log { ((high - low) / 6.0).ceil().max(1.0) } else { nice((high - low) / 5.0) };
+        if log && high - low < 1.7 {
+            return Some(Self::short_log(low, high));
+        }
+        let step = match scale {
+            Scale::Log => ((high - low) / 6.0).ceil().max(1.0),
+            Scale::Whole => nice((high - low) / 5.0).max(1.0),
+            Scale::FromZero => nice((high - low) / 5.0),
+        };
         let (from, to) = ((low / step).floor() * step, (high / step).ceil() * step);
         let count = ((to - from) / step).round() as usize;
         let ticks = (0..=count).map(|i| from + i as f64 * step).collect();
         Some(Self { log, from, to, ticks })
+    }
+
+    /// A logarithmic axis over less than two decades: ticks at 1, 2, 3, 5 and 7 times powers of ten.
+    fn short_log(low: f64, high: f64) -> Self {
+        let first = low.floor() as i32 - 1;
+        let all: Vec<f64> =
+            (first..first + 5).flat_map(|e| [1.0, 2.0, 3.0, 5.0, 7.0].map(|m: f64| m.log10() + f64::from(e))).collect();
+        let from = all.iter().copied().filter(|&t| t <= low + 1e-9).fold(f64::NEG_INFINITY, f64::max);
+        let to = all.iter().copied().filter(|&t| t >= high - 1e-9).fold(f64::INFINITY, f64::min);
+        let ticks = all.into_iter().filter(|&t| t >= from - 1e-9 && t <= to + 1e-9).collect();
+        Self { log: true, from, to, ticks }
     }
 
     /// Where a value lies, 0 at the axis' start and 1 at its end; `None` when it cannot be shown.
@@ -105,13 +123,13 @@ pub fn number(value: f64) -> String {
     }
 }
 
-fn open(title: &str, x_label: &str, y_label: &str) -> String {
+fn open(title: &str, width: f64, x_label: &str, y_label: &str) -> String {
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>\
          <text class=\"title\" x=\"{LEFT}\" y=\"18\">{0}</text>",
         escape(title)
     );
-    let (middle_x, middle_y) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
+    let (middle_x, middle_y) = (LEFT + (width - LEFT - RIGHT) / 2.0, TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
     let _ = write!(
         svg,
         "<text class=\"axis\" text-anchor=\"middle\" x=\"{middle_x}\" y=\"{}\">{}</text>\
@@ -123,22 +141,23 @@ fn open(title: &str, x_label: &str, y_label: &str) -> String {
     svg
 }
 
-fn x_of(place: f64) -> f64 {
-    LEFT + place * (WIDTH - LEFT - RIGHT)
+/// Horizontal position in a plot that is `width` wide, its labels at the right not counted.
+fn x_of(place: f64, width: f64) -> f64 {
+    LEFT + place * (width - LEFT - RIGHT)
 }
 
 fn y_of(place: f64) -> f64 {
     HEIGHT - BOTTOM - place * (HEIGHT - TOP - BOTTOM)
 }
 
-fn y_ticks(svg: &mut String, axis: &Axis) {
+fn y_ticks(svg: &mut String, axis: &Axis, width: f64) {
     for &tick in &axis.ticks {
         let y = y_of((tick - axis.from) / (axis.to - axis.from));
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
              <text class=\"tick\" text-anchor=\"end\" x=\"{}\" y=\"{:.1}\">{}</text>",
-            WIDTH - RIGHT,
+            width - RIGHT,
             LEFT - 6.0,
             y + 4.0,
             axis.tick_label(tick)
@@ -146,9 +165,9 @@ fn y_ticks(svg: &mut String, axis: &Axis) {
     }
 }
 
-fn x_ticks(svg: &mut String, axis: &Axis) {
+fn x_ticks(svg: &mut String, axis: &Axis, width: f64) {
     for &tick in &axis.ticks {
-        let x = x_of((tick - axis.from) / (axis.to - axis.from));
+        let x = x_of((tick - axis.from) / (axis.to - axis.from), width);
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{}\"/>\
@@ -169,13 +188,13 @@ pub fn scatter(
 ) -> Option<String> {
     let x_axis = Axis::new(x_scale, points.iter().map(|p| p.x))?;
     let y_axis = Axis::new(y_scale, points.iter().flat_map(|p| [p.y, p.y + p.error, p.y - p.error]))?;
-    let mut svg = open(title, x_label, y_label);
-    x_ticks(&mut svg, &x_axis);
-    y_ticks(&mut svg, &y_axis);
+    let mut svg = open(title, WIDTH, x_label, y_label);
+    x_ticks(&mut svg, &x_axis, WIDTH);
+    y_ticks(&mut svg, &y_axis, WIDTH);
     let placed: Vec<(usize, f64, f64)> = points
         .iter()
         .enumerate()
-        .filter_map(|(i, p)| Some((i, x_of(x_axis.place(p.x)?), y_of(y_axis.place(p.y)?))))
+        .filter_map(|(i, p)| Some((i, x_of(x_axis.place(p.x)?, WIDTH), y_of(y_axis.place(p.y)?))))
         .collect();
     // Labels go where they cover neither a point nor another label: right of the point, else left, above or below.
     let mut taken: Vec<[f64; 4]> = placed.iter().map(|&(_, x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
@@ -267,40 +286,63 @@ pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String>
     Some(svg)
 }
 
-/// Lines over whole numbers (layers), one for each label, with a legend; `None` when nothing can be shown.
+/// Lines over whole numbers (layers), each labelled where it ends; `None` when nothing can be shown.
 pub fn lines(
     title: &str,
     x_label: &str,
     (y_label, y_scale): (&str, Scale),
     series: &[(String, Vec<(f64, f64)>)],
 ) -> Option<String> {
-    let x_axis = Axis::new(Scale::Linear, series.iter().flat_map(|s| s.1.iter().map(|p| p.0)))?;
+    let x_axis = Axis::new(Scale::Whole, series.iter().flat_map(|s| s.1.iter().map(|p| p.0)))?;
     let y_axis = Axis::new(y_scale, series.iter().flat_map(|s| s.1.iter().map(|p| p.1)))?;
-    let mut svg = open(title, x_label, y_label);
-    x_ticks(&mut svg, &x_axis);
-    y_ticks(&mut svg, &y_axis);
+    let longest = series.iter().map(|s| s.0.chars().count()).max()? as f64;
+    let width = WIDTH - (6.8 * longest + 12.0).min(WIDTH / 3.0);
+    let mut svg = open(title, width, x_label, y_label);
+    x_ticks(&mut svg, &x_axis, width);
+    y_ticks(&mut svg, &y_axis, width);
+    let mut labels: Vec<(usize, f64)> = Vec::new();
     for (i, (label, points)) in series.iter().enumerate() {
-        let class = (i + 1) % COLOURS; // as in the other plots, where the original comes first
-        let path: Vec<String> = points
-            .iter()
-            .filter_map(|p| Some(format!("{:.1},{:.1}", x_of(x_axis.place(p.0)?), y_of(y_axis.place(p.1)?))))
-            .collect();
-        let y = TOP + 12.0 + 15.0 * i as f64;
+        let placed: Vec<(f64, f64)> =
+            points.iter().filter_map(|p| Some((x_of(x_axis.place(p.0)?, width), y_of(y_axis.place(p.1)?)))).collect();
+        let Some(&(_, last)) = placed.last() else { continue };
+        labels.push((i, last));
+        let path: Vec<String> = placed.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(
             svg,
-            "<polyline class=\"line c{class}\" points=\"{}\"><title>{1}</title></polyline>\
-             <rect class=\"c{class}\" x=\"{2}\" y=\"{3:.1}\" width=\"10\" height=\"3\"/>\
-             <text class=\"label\" x=\"{4}\" y=\"{5:.1}\">{1}</text>",
+            "<polyline class=\"line c{}\" points=\"{}\"><title>{}</title></polyline>",
+            line_colour(i),
             path.join(" "),
-            escape(label),
-            LEFT + 10.0,
-            y - 5.0,
-            LEFT + 26.0,
-            y
+            escape(label)
+        );
+    }
+    // Labels stand beside the lines' ends, pushed down where they would overlap, then back up from the bottom edge.
+    labels.sort_by(|a, b| a.1.total_cmp(&b.1));
+    const ROW: f64 = 14.0;
+    for i in 1..labels.len() {
+        labels[i].1 = labels[i].1.max(labels[i - 1].1 + ROW);
+    }
+    let mut floor = HEIGHT - BOTTOM;
+    for label in labels.iter_mut().rev() {
+        label.1 = label.1.min(floor);
+        floor = label.1 - ROW;
+    }
+    for (i, y) in labels {
+        let _ = write!(
+            svg,
+            "<text class=\"label c{} ink\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            line_colour(i),
+            width - RIGHT + 8.0,
+            y + 4.0,
+            escape(&series[i].0)
         );
     }
     svg.push_str("</svg>");
     Some(svg)
+}
+
+/// Colour of a line: as in the other plots, where the original comes first.
+fn line_colour(series: usize) -> usize {
+    (series + 1) % COLOURS
 }
 
 #[cfg(test)]
@@ -317,6 +359,10 @@ mod tests {
         assert_eq!(axis.ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         let axis = Axis::new(Scale::Log, [0.002, 0.7, -1.0, 0.0].into_iter()).unwrap();
         assert_eq!(axis.ticks.iter().map(|&t| axis.tick_label(t)).collect::<Vec<_>>(), ["0.001", "0.01", "0.1", "1"]);
+        let axis = Axis::new(Scale::Log, [17.5, 46.0].into_iter()).unwrap();
+        assert_eq!(axis.ticks.iter().map(|&t| axis.tick_label(t)).collect::<Vec<_>>(), ["10", "20", "30", "50"]);
+        let axis = Axis::new(Scale::Whole, [0.0, 3.0].into_iter()).unwrap();
+        assert_eq!(axis.ticks, [0.0, 1.0, 2.0, 3.0]);
         assert!(Axis::new(Scale::Log, [0.0].into_iter()).is_none());
         assert_eq!([0.0, 12.50, 1234.0, 2e-5].map(number), ["0", "12.5", "1234", "2e-5"]);
     }
@@ -333,7 +379,7 @@ mod tests {
 
     #[test]
     fn nothing_to_show_is_no_plot() {
-        assert!(scatter("t", ("x", Scale::Linear), ("y", Scale::Log), &[]).is_none());
+        assert!(scatter("t", ("x", Scale::Whole), ("y", Scale::Log), &[]).is_none());
         assert!(bars("t", "u", &[]).is_none());
         assert!(lines("t", "x", ("y", Scale::Log), &[("a".into(), vec![])]).is_none());
     }

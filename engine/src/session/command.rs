@@ -101,6 +101,8 @@ pub struct Message {
 pub enum Input {
     /// Text to be continued as it stands.
     Prompt(String),
+    /// One message: put through the model's chat template where it has one, else continued as it stands.
+    Message(String),
     /// A conversation, put through the model's chat template.
     Chat(Vec<Message>),
 }

@@ -1,0 +1,66 @@
+//! `tersor adapters`.
+
+use anyhow::{Result, bail};
+use tersor_engine::session::report::Adapter;
+use tersor_engine::session::{Command, Report};
+
+use super::{Context, out};
+use crate::table::{Align, Table};
+use crate::units;
+
+pub fn run(context: &Context) -> Result<()> {
+    let report = context.client()?.run(Command::Adapters, |_| Ok(()))?;
+    let Some(Report::Adapters(found)) = &report else { bail!("the engine listed no adapters") };
+    context.write_json(report.as_ref())?;
+    if found.adapters.is_empty() {
+        bail!("no WebGPU-capable driver was found: {}", remedy());
+    }
+    let mut table = Table::new([
+        ("", Align::Left),
+        ("#", Align::Right),
+        ("adapter", Align::Left),
+        ("backend", Align::Left),
+        ("kind", Align::Left),
+        ("tier", Align::Left),
+        ("subgroup", Align::Left),
+        ("binding", Align::Right),
+        ("buffer", Align::Right),
+        ("memory", Align::Right),
+        ("driver", Align::Left),
+    ]);
+    for adapter in &found.adapters {
+        let mark = if found.chosen == Some(adapter.index) { "*" } else { "" };
+        table.row([
+            mark.to_owned(),
+            adapter.index.to_string(),
+            adapter.name.clone(),
+            adapter.backend.clone(),
+            adapter.kind.clone(),
+            adapter.tier.clone(),
+            subgroup(adapter),
+            units::bytes(adapter.max_binding),
+            units::bytes(adapter.max_buffer),
+            adapter.memory.map(units::bytes).unwrap_or_default(),
+            adapter.driver.clone(),
+        ]);
+    }
+    out::print(table.without_empty_columns())
+}
+
+fn subgroup(adapter: &Adapter) -> String {
+    match adapter.subgroup_size {
+        [0, _] | [_, 0] => String::new(),
+        [min, max] if min == max => min.to_string(),
+        [min, max] => format!("{min}–{max}"),
+    }
+}
+
+fn remedy() -> &'static str {
+    if !cfg!(target_os = "linux") {
+        "update the graphics driver"
+    } else if std::path::Path::new("/etc/debian_version").exists() {
+        "run `apt-get install mesa-vulkan-drivers libvulkan1` for Mesa's software Vulkan, or install your GPU's Vulkan driver"
+    } else {
+        "install your GPU's Vulkan driver, or Mesa's software Vulkan (lavapipe), and the Vulkan loader"
+    }
+}

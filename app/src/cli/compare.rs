@@ -1,0 +1,68 @@
+//! `tersor compare`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use tersor_engine::session::{Command, Compare, Input, Report, Rotation};
+
+use super::{Context, TextArgs, out, recipe, write};
+use crate::report;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A name of `tersor fetch`, a file, a folder, or a Hugging Face id
+    model: String,
+    /// Recipes to compare with the original: codecs (q4_k, nf4:block=64, uniform:bits=3) or TOML files
+    #[arg(long = "with", value_name = "RECIPE", num_args = 1.., required = true)]
+    recipes: Vec<String>,
+    /// What the original is: bf16, f16 or f32
+    #[arg(long, default_value = "bf16", value_name = "CODEC")]
+    dense: String,
+    /// Rotate the model by random orthogonal matrices first, which leaves its function unchanged but takes weights that
+    /// were quantized before off their grid
+    #[arg(long, value_name = "SEED")]
+    rotate: Option<u64>,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Generate from this prompt with each; put through the model's chat template where it has one
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Continue the prompt as it stands, without a chat template
+    #[arg(long, requires = "prompt")]
+    raw: bool,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64)]
+    tokens: u32,
+    /// Also write a page with table, plots and texts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let command = Compare {
+        recipes: args.recipes.iter().map(|r| recipe(r)).collect::<Result<_>>()?,
+        dense: args.dense.clone(),
+        rotation: args.rotate.map(|seed| Rotation { seed }),
+        text: args.text.read()?,
+        context: args.text.context,
+        windows: args.text.windows(),
+        input: args.prompt.clone().map(if args.raw { Input::Prompt } else { Input::Message }),
+        tokens: args.tokens,
+        source: context.source(&args.model)?,
+    };
+    let report = context.client()?.run(Command::Compare(command), |_| Ok(()))?;
+    let Some(Report::Compare(found)) = &report else { bail!("the engine gave no comparison") };
+    out::line(format_args!("{}\n", report::setting(found)))?;
+    out::line(report::table(found))?;
+    for line in found.variants.iter().flat_map(report::fallbacks) {
+        out::line(line)?;
+    }
+    out::line("")?;
+    out::print(report::text::terminal(found, std::io::stdout().is_terminal()))?;
+    context.write_json(report.as_ref())?;
+    match &args.html {
+        Some(path) => write(path, report::html::page(found, &super::typed()).as_bytes()),
+        None => Ok(()),
+    }
+}

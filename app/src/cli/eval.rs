@@ -1,0 +1,85 @@
+//! `tersor eval`.
+
+use anyhow::{Result, bail};
+use tersor_engine::session::report::{Evaluation, Quality};
+use tersor_engine::session::{Command, Evaluate, Report};
+
+use super::{Context, Encoding, TextArgs, out};
+use crate::table::{Align, Table};
+use crate::units::significant;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A name of `tersor fetch`, a file, a folder, or a Hugging Face id
+    model: String,
+    /// Measure the divergence from this model, which must have the same vocabulary
+    #[arg(long, value_name = "MODEL")]
+    against: Option<String>,
+    #[command(flatten)]
+    encoding: Encoding,
+    #[command(flatten)]
+    text: TextArgs,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Some(text) = args.text.read()? else { bail!("there is nothing to measure on: give --text FILE") };
+    let command = Evaluate {
+        recipe: args.encoding.recipe()?,
+        rotation: args.encoding.rotation(),
+        text,
+        context: args.text.context,
+        windows: args.text.windows(),
+        against: args.against.as_ref().map(|model| context.source(model)).transpose()?,
+        source: context.source(&args.model)?,
+    };
+    let report = context.client()?.run(Command::Evaluate(command), |_| Ok(()))?;
+    let Some(Report::Evaluate(found)) = &report else { bail!("the engine gave no result") };
+    out::print(describe(found))?;
+    context.write_json(report.as_ref())
+}
+
+fn describe(found: &Evaluation) -> String {
+    let mut table = Table::new([("measure", Align::Left), ("value", Align::Right), ("±", Align::Right)]);
+    let mut row = |name: &str, value: String, error: String| table.row([name.to_owned(), value, error]);
+    let perplexity = |q: &Quality| {
+        let p = q.perplexity;
+        (format!("{:.4}", p.value), format!("{:.4}", p.standard_error))
+    };
+    let (value, error) = perplexity(&found.quality);
+    row("perplexity", value, error);
+    if let Some(bits) = found.quality.bits_per_byte {
+        row("bits per byte", format!("{bits:.4}"), String::new());
+    }
+    if let (Some(against), Some(quality)) = (&found.against, &found.against_quality) {
+        let (value, error) = perplexity(quality);
+        row(&format!("perplexity of {}", against.name), value, error);
+    }
+    if let Some(d) = &found.quality.divergence {
+        let kl = d.kl_divergence;
+        let none = String::new;
+        let ratio = d.ln_perplexity_ratio;
+        row("ln perplexity ratio", significant(ratio.value), significant(ratio.standard_error));
+        row("KL divergence, mean", significant(kl.mean), significant(kl.standard_error));
+        row("KL divergence, median", significant(kl.median), none());
+        row("KL divergence, 99 %", significant(kl.percentile_99), none());
+        row("KL divergence, 99.9 %", significant(kl.percentile_99_9), none());
+        row("KL divergence, max", significant(kl.max), none());
+        row("Δp, mean", significant(d.delta_p_mean), none());
+        row("Δp, RMS", significant(d.delta_p_rms), none());
+        let same = d.same_top;
+        row("same top, %", format!("{:.3}", 100.0 * same.value), format!("{:.3}", 100.0 * same.standard_error));
+        row("top-5 overlap, %", format!("{:.3}", 100.0 * d.top5_overlap), none());
+        row("flips", d.flips.to_string(), none());
+    }
+    row("positions a second", significant(found.positions_per_second), String::new());
+    format!(
+        "{} on {}, tier {}; {} positions of {} in {} windows of {} tokens\n\n{table}",
+        found.model.name,
+        found.device.name,
+        found.device.tier,
+        found.text.positions,
+        found.text.name,
+        found.text.windows,
+        found.text.context
+    )
+}

@@ -65,23 +65,40 @@ pub struct Composed {
     /// WGSL.
     pub source: String,
     pub info: &'static KernelInfo,
+    /// Values for the WGSL `override`s among the given options.
+    pub constants: Vec<(&'static str, f64)>,
 }
 
-/// Composes `kernel` ("linear/matvec") with `options`; options left out take their default, the first value declared.
+/// Composes `kernel` ("linear/matvec") with `options`. An option left out takes its default, the first value declared;
+/// a name that is no option but a WGSL `override` of the kernel becomes a pipeline constant.
 ///
 /// # Errors
-/// If the kernel does not exist, or declares no such option or value, or skips this combination.
+/// If the kernel does not exist, declares no such option, value or override, or skips this combination.
 pub fn compose(kernel: &str, options: &[(&str, Value)]) -> Result<Composed, ComposeError> {
-    let given: Options = options.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
+    let codec = options.iter().find_map(|o| match o {
+        ("CODEC", Value::Name(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let declared = compose::declarations(&Embedded, kernel, codec)?.options;
+    let (given, rest): (Vec<_>, Vec<_>) =
+        options.iter().cloned().partition(|o| declared.iter().any(|d| d.name == o.0));
+    let given: Options = given.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
     let complete = compose::complete(&Embedded, kernel, &given)?;
-    let key = key::key(kernel, &complete);
-    let at = PERMUTATIONS.binary_search_by_key(&key, |p| p.0).map_err(|_| ComposeError {
-        module: kernel.to_owned(),
-        line: 0,
-        message: format!("this combination is never asked for (//:skip): {complete:?}"),
-    })?;
+    let error = |message| ComposeError { module: kernel.to_owned(), line: 0, message };
+    let at = PERMUTATIONS
+        .binary_search_by_key(&key::key(kernel, &complete), |p| p.0)
+        .map_err(|_| error(format!("this combination is never asked for (//:skip): {complete:?}")))?;
+    let info = &INFOS[PERMUTATIONS[at].1 as usize];
+    let mut constants = Vec::new();
+    for (name, value) in rest {
+        match (info.overrides.iter().find(|o| **o == name), value) {
+            (Some(name), Value::Int(value)) => constants.push((*name, value as f64)),
+            (Some(name), Value::Name(value)) => return Err(error(format!("override {name} is no name: {value}"))),
+            (None, _) => return Err(error(format!("has neither an option nor an override {name}"))),
+        }
+    }
     let composition = compose::compose(&Embedded, kernel, &complete)?;
-    Ok(Composed { source: composition.source, info: &INFOS[PERMUTATIONS[at].1 as usize] })
+    Ok(Composed { source: composition.source, info, constants })
 }
 
 /// Names of all kernels and how many permutations each has.

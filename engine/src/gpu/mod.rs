@@ -1,1 +1,489 @@
-//! (room of the engine; see the crate's documentation)
+//! The device: adapter choice, tiers, buffers, pipelines, recording, timing, loss.
+//!
+//! In: kernels' names and options, bytes. Out: bytes. Everything is async where a browser needs it to be; natively the
+//! futures complete by polling the device on the calling thread. Device errors never panic: they surface as
+//! [`GpuError`] from the next call that submits, allocates or reads.
+
+mod adapter;
+mod buffer;
+mod error;
+mod kernel;
+mod profile;
+mod recorder;
+
+pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters};
+pub use buffer::{Buffer, BufferSlice, MemoryReport, Purpose};
+pub use error::GpuError;
+pub use kernel::Kernel;
+pub use profile::KernelTime;
+pub use recorder::Recorder;
+pub use tersor_shaders::{BindingKind, KernelInfo, OptionValue};
+
+use buffer::{Accounting, BufferInner};
+use profile::Timeline;
+use recorder::BindGroups;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of one `write_buffer` while uploading: bounds what the browser's heap must hold at once.
+const UPLOAD_CHUNK: usize = 4 << 20;
+
+/// How to choose and open the device.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Index, or part of the adapter's name in any case; `None`: the most capable.
+    pub adapter: Option<String>,
+    /// Highest tier to use; `None`: all that the adapter has.
+    pub tier: Option<Tier>,
+    pub limits: LimitsChoice,
+    /// Bytes that buffers may take together; `None`: what the adapter says it has.
+    pub memory: Option<u64>,
+}
+
+impl GpuOptions {
+    /// Reads `TERSOR_ADAPTER`, `TERSOR_TIER`, `TERSOR_LIMITS` and `TERSOR_MEMORY` (bytes) where they are set.
+    ///
+    /// # Errors
+    /// [`GpuError::BadSetting`] names the variable and what it takes.
+    pub fn from_env() -> Result<Self, GpuError> {
+        let get = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let memory = get("TERSOR_MEMORY").map(|value| {
+            let bad = GpuError::BadSetting { variable: "TERSOR_MEMORY", value: value.clone(), allowed: "a number of bytes" };
+            value.parse::<u64>().map_err(|_| bad)
+        });
+        Ok(Self {
+            adapter: get("TERSOR_ADAPTER"),
+            tier: get("TERSOR_TIER").map(|t| Tier::parse(&t)).transpose()?,
+            limits: get("TERSOR_LIMITS").map(|l| LimitsChoice::parse(&l)).transpose()?.unwrap_or_default(),
+            memory: memory.transpose()?,
+        })
+    }
+}
+
+/// An open device; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gpu(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    tier: Tier,
+    timestamps: bool,
+    memory_limit: Option<u64>,
+    uniforms: wgpu::Buffer,
+    none: Mutex<Option<Buffer>>,
+    kernels: Mutex<HashMap<String, Kernel>>,
+    bind_groups: Mutex<BindGroups>,
+    /// Buffers freed since the bind-group cache was last cleaned.
+    dead: Mutex<Vec<u64>>,
+    /// Free pooled buffers by size class.
+    pool: Mutex<HashMap<u64, Vec<(wgpu::Buffer, u64)>>>,
+    accounting: Arc<Accounting>,
+    ids: AtomicU64,
+    fault: Arc<Mutex<Option<GpuError>>>,
+    profiling: AtomicBool,
+    timelines: Mutex<Vec<Timeline>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves these maps and counters consistent: go on with them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies bytes into elements (the bytes need no alignment).
+fn collect<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(std::mem::size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}
+
+impl Inner {
+    fn pool_return(&self, raw: wgpu::Buffer, id: u64) {
+        lock(&self.pool).entry(raw.size()).or_default().push((raw, id));
+    }
+
+    fn forget_buffer(&self, id: u64) {
+        lock(&self.dead).push(id);
+    }
+}
+
+impl Gpu {
+    /// Chooses an adapter and opens a device with all the limits and the tier's features that it has.
+    ///
+    /// # Errors
+    /// [`GpuError::NoAdapter`], [`GpuError::UnknownAdapter`] or [`GpuError::DeviceRequest`].
+    pub async fn new(options: GpuOptions) -> Result<Self, GpuError> {
+        let adapter = adapter::choose(options.adapter.as_deref()).await?;
+        let info = adapter.get_info();
+        let tier = adapter::tier_of(&adapter).intersect(options.tier.unwrap_or(Tier { f16: true, subgroup: true }));
+        let timestamps = adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let mut features = wgpu::Features::empty();
+        features.set(wgpu::Features::SHADER_F16, tier.f16);
+        features.set(wgpu::Features::SUBGROUP, tier.subgroup);
+        features.set(wgpu::Features::TIMESTAMP_QUERY, timestamps);
+        let limits = match options.limits {
+            LimitsChoice::Adapter => adapter.limits(),
+            LimitsChoice::WebgpuDefault => wgpu::Limits::default(),
+        };
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("tersor"),
+                required_features: features,
+                required_limits: limits,
+                memory_hints: wgpu::MemoryHints::MemoryUsage,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| GpuError::DeviceRequest { adapter: info.name.clone(), reason: e.to_string() })?;
+
+        let fault = Arc::new(Mutex::new(None));
+        let sink = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let error = match error {
+                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory {
+                    label: "a buffer".into(),
+                    bytes: 0,
+                    in_use: 0,
+                    limit: "unknown".into(),
+                },
+                other => GpuError::Validation(other.to_string()),
+            };
+            lock(&sink).get_or_insert(error);
+        }));
+        let sink = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let reason = format!("{reason:?}: {message}");
+            *lock(&sink) = Some(GpuError::DeviceLost { reason });
+        });
+        let uniforms = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("uniform arena"),
+            size: recorder::ARENA_BYTES,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Ok(Self(Arc::new(Inner {
+            limits: device.limits(),
+            memory_limit: options.memory.or_else(|| adapter::memory_of(&adapter)),
+            device,
+            queue,
+            info,
+            tier,
+            timestamps,
+            uniforms,
+            none: Mutex::default(),
+            kernels: Mutex::default(),
+            bind_groups: Mutex::default(),
+            dead: Mutex::default(),
+            pool: Mutex::default(),
+            accounting: Arc::default(),
+            ids: AtomicU64::new(1),
+            fault,
+            profiling: AtomicBool::new(false),
+            timelines: Mutex::default(),
+        })))
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.0.tier
+    }
+
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.0.info
+    }
+
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.0.limits
+    }
+
+    /// Smallest and largest subgroup; `None` outside the subgroup tier.
+    pub fn subgroup_size(&self) -> Option<[u32; 2]> {
+        self.0.tier.subgroup.then_some([self.0.info.subgroup_min_size, self.0.info.subgroup_max_size])
+    }
+
+    /// A software adapter: shaders run on the CPU, where barriers and workgroup memory are slow and caches are large.
+    pub fn is_cpu(&self) -> bool {
+        self.0.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// "Vulkan llvmpipe (…)": for reports.
+    pub fn name(&self) -> String {
+        format!("{:?} {}", self.0.info.backend, self.0.info.name)
+    }
+
+    /// Device memory in use, and at most so far.
+    pub fn memory(&self) -> MemoryReport {
+        self.0.accounting.report(self.0.memory_limit)
+    }
+
+    /// Work that one submission may hold: about 100 ms on a slow device of its kind.
+    pub(crate) fn flops_per_submission(&self) -> u64 {
+        match self.0.info.device_type {
+            wgpu::DeviceType::Cpu => 1_000_000_000,
+            wgpu::DeviceType::DiscreteGpu => 100_000_000_000,
+            _ => 20_000_000_000,
+        }
+    }
+
+    fn next_id(&self) -> u64 {
+        self.0.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Reports what the device has complained of since the last call. A lost device stays lost.
+    ///
+    /// # Errors
+    /// The first complaint.
+    pub fn check(&self) -> Result<(), GpuError> {
+        let mut fault = lock(&self.0.fault);
+        match &*fault {
+            None => Ok(()),
+            Some(GpuError::DeviceLost { reason }) => Err(GpuError::DeviceLost { reason: reason.clone() }),
+            Some(_) => Err(fault.take().unwrap_or(GpuError::NoAdapter)),
+        }
+    }
+
+    /// Destroys the device, as a driver reset would (for tests of recovery).
+    pub fn destroy(&self) {
+        self.0.device.destroy();
+    }
+
+    /// A zeroed storage buffer of `bytes` (rounded up to 4).
+    ///
+    /// # Errors
+    /// [`GpuError::BufferTooLarge`] or [`GpuError::OutOfMemory`].
+    pub fn storage(&self, label: &str, bytes: u64, purpose: Purpose) -> Result<Buffer, GpuError> {
+        let size = bytes.max(4).next_multiple_of(4);
+        let limit = self.0.limits.max_buffer_size;
+        if size > limit {
+            return Err(GpuError::BufferTooLarge { label: label.to_owned(), bytes: size, limit });
+        }
+        let in_use = self.0.accounting.total();
+        let refuse = || GpuError::OutOfMemory {
+            label: label.to_owned(),
+            bytes: size,
+            in_use,
+            limit: self.0.memory_limit.map_or("unknown".into(), |l| format!("{l} bytes")),
+        };
+        if self.0.memory_limit.is_some_and(|l| in_use + size > l) {
+            return Err(refuse());
+        }
+        let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Natively the answer is there at once; in a browser it comes later, to the next `check`.
+        if let Some(Some(_)) = futures::FutureExt::now_or_never(scope.pop()) {
+            return Err(refuse());
+        }
+        Ok(Buffer(Arc::new(BufferInner::new(self, raw, self.next_id(), size, purpose, false))))
+    }
+
+    /// An activation buffer of at least `bytes` from the pool. Its content is undefined.
+    ///
+    /// # Errors
+    /// As [`Gpu::storage`].
+    pub fn scratch(&self, label: &str, bytes: u64) -> Result<Buffer, GpuError> {
+        // Size classes of an eighth of a power of two: at most 12.5 % unused.
+        let granule = (bytes.max(2048).next_power_of_two() / 8).max(256);
+        let class = bytes.max(4).next_multiple_of(granule);
+        let free = lock(&self.0.pool).get_mut(&class).and_then(Vec::pop);
+        let (raw, id) = match free {
+            Some(found) => found,
+            None => {
+                let fresh = self.storage(label, class, Purpose::Activations)?;
+                (fresh.0.raw.clone(), self.next_id())
+            }
+        };
+        let size = bytes.max(4).next_multiple_of(4);
+        Ok(Buffer(Arc::new(BufferInner::new(self, raw, id, size, Purpose::Activations, true))))
+    }
+
+    /// Frees the pool's unused buffers.
+    pub fn trim(&self) {
+        let freed = std::mem::take(&mut *lock(&self.0.pool));
+        lock(&self.0.dead).extend(freed.into_values().flatten().map(|(_, id)| id));
+    }
+
+    /// Makes a storage buffer with `data` in it, written in chunks.
+    ///
+    /// # Errors
+    /// As [`Gpu::storage`].
+    pub fn upload<T: bytemuck::NoUninit>(&self, label: &str, data: &[T], purpose: Purpose) -> Result<Buffer, GpuError> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let buffer = self.storage(label, bytes.len() as u64, purpose)?;
+        self.write(&buffer, 0, bytes);
+        Ok(buffer)
+    }
+
+    /// Writes bytes into a buffer at `offset` (a multiple of 4); a ragged tail is padded with zeros.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, data: &[T]) {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let whole = bytes.len() & !3;
+        let mut at = offset;
+        for chunk in bytes[..whole].chunks(UPLOAD_CHUNK) {
+            self.0.queue.write_buffer(&buffer.0.raw, at, chunk);
+            at += chunk.len() as u64;
+        }
+        if whole < bytes.len() {
+            let mut tail = [0u8; 4];
+            tail[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.0.queue.write_buffer(&buffer.0.raw, at, &tail);
+        }
+    }
+
+    /// A small buffer to bind where a variant of a kernel reads nothing.
+    ///
+    /// # Errors
+    /// As [`Gpu::storage`].
+    pub fn none(&self) -> Result<Buffer, GpuError> {
+        if let Some(buffer) = lock(&self.0.none).clone() {
+            return Ok(buffer);
+        }
+        let buffer = self.storage("none", 256, Purpose::Activations)?;
+        *lock(&self.0.none) = Some(buffer.clone());
+        Ok(buffer)
+    }
+
+    /// The kernel `name` ("linear/matvec") with these options; compiled at first use, then kept.
+    ///
+    /// # Errors
+    /// If the shader library has no such permutation, or the driver rejects it.
+    pub fn kernel(&self, name: &str, options: &[(&str, OptionValue)]) -> Result<Kernel, GpuError> {
+        let key = kernel::key(name, options);
+        if let Some(kernel) = lock(&self.0.kernels).get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = kernel::compile(self, &key, name, options)?;
+        lock(&self.0.kernels).insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Number of pipelines compiled so far: it must not grow after warm-up.
+    pub fn compiled(&self) -> usize {
+        lock(&self.0.kernels).len()
+    }
+
+    fn bind_group(&self, key: Vec<u64>, make: impl FnOnce() -> wgpu::BindGroup) -> Result<wgpu::BindGroup, GpuError> {
+        let mut groups = lock(&self.0.bind_groups);
+        groups.forget(&std::mem::take(&mut *lock(&self.0.dead)));
+        Ok(groups.get(key, make))
+    }
+
+    /// Starts recording.
+    pub fn record(&self) -> Recorder {
+        Recorder::new(self)
+    }
+
+    /// Reads `count` elements of type `T` from element `first` of a buffer, after everything submitted so far.
+    ///
+    /// # Errors
+    /// If the range is outside the buffer, or the device is lost.
+    pub async fn read<T: bytemuck::AnyBitPattern>(
+        &self,
+        buffer: &Buffer,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<T>, GpuError> {
+        let width = std::mem::size_of::<T>() as u64;
+        let range = first.checked_mul(width).zip(count.checked_mul(width));
+        match range {
+            Some((offset, bytes)) if offset + bytes <= buffer.size() => {
+                let data = self.read_raw(&buffer.0.raw, offset, bytes).await?;
+                Ok(collect(&data))
+            }
+            _ => Err(GpuError::Readback(format!("elements {first}+{count} of a buffer of {} bytes", buffer.size()))),
+        }
+    }
+
+    async fn read_raw(&self, raw: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, GpuError> {
+        self.check()?;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let from = offset & !3;
+        let size = (offset + bytes - from).next_multiple_of(4);
+        let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(raw, from, &staging, 0, size);
+        self.0.queue.submit([encoder.finish()]);
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver is gone only if the caller dropped the future: nobody waits for the answer.
+            let _ = sender.send(result);
+        });
+        self.poll();
+        let mapped = receiver.await;
+        self.check()?;
+        mapped
+            .map_err(|e| GpuError::Readback(e.to_string()))?
+            .map_err(|e| GpuError::Readback(e.to_string()))?;
+        let view = staging.slice(..).get_mapped_range().map_err(|e| GpuError::Readback(e.to_string()))?;
+        let start = (offset - from) as usize;
+        Ok(view[start..start + bytes as usize].to_vec())
+    }
+
+    /// Drives callbacks natively; a browser's event loop does it by itself.
+    fn poll(&self) {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Err(error) = self.0.device.poll(wgpu::PollType::wait_indefinitely()) {
+            lock(&self.0.fault).get_or_insert(GpuError::Readback(error.to_string()));
+        }
+    }
+
+    /// Waits until everything submitted so far is done.
+    ///
+    /// # Errors
+    /// If the device is lost or has rejected something.
+    pub async fn idle(&self) -> Result<(), GpuError> {
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        self.0.queue.on_submitted_work_done(move || {
+            // As in `read_raw`: a dropped future waits for nothing.
+            let _ = sender.send(());
+        });
+        self.poll();
+        // A lost device drops the callback; `check` says so.
+        let _ = receiver.await;
+        self.check()
+    }
+
+    /// Starts or stops timing every dispatch (one pass each, which costs time itself).
+    /// Returns whether the device has timestamps.
+    pub fn profile(&self, on: bool) -> bool {
+        self.0.profiling.store(on && self.0.timestamps, Ordering::Relaxed);
+        self.0.timestamps
+    }
+
+    fn timeline(&self) -> Option<Timeline> {
+        self.0.profiling.load(Ordering::Relaxed).then(|| Timeline::new(&self.0.device))
+    }
+
+    fn keep_timeline(&self, timeline: Timeline) {
+        lock(&self.0.timelines).push(timeline);
+    }
+
+    /// Device time by kernel since the last call, most expensive first.
+    ///
+    /// # Errors
+    /// If the timestamps cannot be read.
+    pub async fn profile_times(&self) -> Result<Vec<KernelTime>, GpuError> {
+        let timelines = std::mem::take(&mut *lock(&self.0.timelines));
+        let mut sums = Vec::new();
+        for timeline in timelines {
+            timeline.collect(self, &mut sums).await?;
+        }
+        sums.sort_by(|a, b| b.nanoseconds.total_cmp(&a.nanoseconds));
+        Ok(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Recording work: many dispatches in one compute pass, their parameters in one uniform arena.
+
+use super::profile::Timeline;
+use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel};
+use std::collections::HashMap;
+use tersor_shaders::BindingKind;
+
+/// Bytes of the uniform arena; a recorder that fills it submits what it has and goes on.
+pub(super) const ARENA_BYTES: u64 = 256 * 1024;
+
+/// Records dispatches and copies in order. Dropping it without [`Recorder::submit`] discards the work.
+pub struct Recorder {
+    gpu: Gpu,
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    arena: Vec<u8>,
+    /// Floating-point operations recorded since the last submission.
+    work: u64,
+    /// Keeps buffers alive (and out of the pool) until the commands are submitted.
+    held: Vec<Buffer>,
+    timeline: Option<Timeline>,
+    dispatches: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(gpu: &Gpu) -> Self {
+        Self {
+            gpu: gpu.clone(),
+            encoder: None,
+            pass: None,
+            arena: Vec::new(),
+            work: 0,
+            held: Vec::new(),
+            timeline: gpu.timeline(),
+            dispatches: 0,
+        }
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Dispatches recorded so far.
+    pub fn dispatches(&self) -> u64 {
+        self.dispatches
+    }
+
+    /// Records one dispatch of `grid` workgroups. `bindings` name the WGSL variables; `params` is the kernel's uniform
+    /// struct (an empty slice if it has none).
+    ///
+    /// # Errors
+    /// If a binding is missing, unknown or too large, the parameters have the wrong size, or the grid is out of limits.
+    pub fn dispatch<P: bytemuck::Pod>(
+        &mut self,
+        kernel: &Kernel,
+        bindings: &[(&str, BufferSlice)],
+        params: &P,
+        grid: [u32; 3],
+    ) -> Result<(), GpuError> {
+        let k = &kernel.0;
+        let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let max = self.gpu.limits().max_compute_workgroups_per_dimension;
+        if grid.iter().any(|g| *g > max) {
+            return Err(fail(format!("grid {grid:?} is past the limit of {max} workgroups a dimension")));
+        }
+        let params = bytemuck::bytes_of(params);
+        let uniform_size = k.info.bindings.iter().find(|b| b.kind == BindingKind::Uniform).map_or(0, |b| b.size);
+        if params.len() != uniform_size as usize {
+            return Err(fail(format!("parameters have {} bytes, the shader's struct {uniform_size}", params.len())));
+        }
+        let group = self.bind_group(kernel, bindings)?;
+
+        let alignment = self.gpu.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut offset = self.arena.len().next_multiple_of(alignment);
+        if (offset + params.len()) as u64 > ARENA_BYTES {
+            self.flush()?;
+            offset = 0;
+        }
+        self.arena.resize(offset, 0);
+        self.arena.extend_from_slice(params);
+
+        if let Some(timeline) = &mut self.timeline {
+            // A timestamp stands at the edges of a pass: profiling gives each dispatch its own.
+            self.pass = None;
+            let encoder = encoder_of(&mut self.encoder, &self.gpu);
+            let writes = timeline.next(&k.name);
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(&k.name), timestamp_writes: writes };
+            self.pass = Some(encoder.begin_compute_pass(&descriptor).forget_lifetime());
+        } else if self.pass.is_none() {
+            let encoder = encoder_of(&mut self.encoder, &self.gpu);
+            self.pass = Some(encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.set_pipeline(&k.pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            if let Some(uniform) = &k.uniform_group {
+                pass.set_bind_group(1, uniform, &[offset as u32]);
+            }
+            pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        }
+        self.held.extend(bindings.iter().map(|b| b.1.buffer.clone()));
+        self.dispatches += 1;
+        Ok(())
+    }
+
+    fn bind_group(&self, kernel: &Kernel, bindings: &[(&str, BufferSlice)]) -> Result<wgpu::BindGroup, GpuError> {
+        let k = &kernel.0;
+        let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
+        let wanted = k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform);
+        let mut slices = Vec::with_capacity(8);
+        for binding in wanted {
+            let slice = bindings
+                .iter()
+                .find(|b| b.0 == binding.name)
+                .map(|b| &b.1)
+                .ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?;
+            let limit = self.gpu.limits().max_storage_buffer_binding_size;
+            if slice.size > limit {
+                return Err(fail(format!("binding {} has {} bytes, the limit is {limit}", binding.name, slice.size)));
+            }
+            slices.push((binding, slice));
+        }
+        if slices.len() != bindings.len() {
+            let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);
+            return Err(fail(format!("binding {unknown} is not one of the shader's")));
+        }
+        let key: Vec<u64> = std::iter::once(k.id)
+            .chain(slices.iter().flat_map(|(_, s)| [s.buffer.0.id, s.offset, s.size]))
+            .collect();
+        self.gpu.bind_group(key, || {
+            let entries: Vec<_> = slices
+                .iter()
+                .map(|(binding, slice)| wgpu::BindGroupEntry {
+                    binding: binding.binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &slice.buffer.0.raw,
+                        offset: slice.offset,
+                        size: wgpu::BufferSize::new(slice.size),
+                    }),
+                })
+                .collect();
+            let layout = &k.storage_layout;
+            let label = Some(k.name.as_str());
+            self.gpu.0.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries: &entries })
+        })
+    }
+
+    /// Copies `bytes` between two buffers (offsets and size are multiples of 4).
+    pub fn copy(&mut self, from: &Buffer, from_offset: u64, to: &Buffer, to_offset: u64, bytes: u64) {
+        self.pass = None;
+        let encoder = encoder_of(&mut self.encoder, &self.gpu);
+        encoder.copy_buffer_to_buffer(&from.0.raw, from_offset, &to.0.raw, to_offset, bytes);
+        self.held.extend([from.clone(), to.clone()]);
+    }
+
+    /// Fills a buffer with zeros.
+    pub fn clear(&mut self, buffer: &Buffer) {
+        self.pass = None;
+        encoder_of(&mut self.encoder, &self.gpu).clear_buffer(&buffer.0.raw, 0, None);
+        self.held.push(buffer.clone());
+    }
+
+    /// Announces the cost of what was just recorded. Past the device's budget for one submission the recorder submits
+    /// on its own, so that no submission runs long enough to trip a driver's watchdog.
+    ///
+    /// # Errors
+    /// As [`Recorder::submit`].
+    pub fn work(&mut self, flops: u64) -> Result<(), GpuError> {
+        self.work += flops;
+        if self.work > self.gpu.flops_per_submission() { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), GpuError> {
+        self.pass = None;
+        self.work = 0;
+        let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
+        if !self.arena.is_empty() {
+            let padded = self.arena.len().next_multiple_of(4);
+            self.arena.resize(padded, 0);
+            self.gpu.0.queue.write_buffer(&self.gpu.0.uniforms, 0, &self.arena);
+            self.arena.clear();
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.resolve(&mut encoder);
+        }
+        self.gpu.0.queue.submit([encoder.finish()]);
+        self.held.clear();
+        if let Some(timeline) = self.timeline.take() {
+            self.gpu.keep_timeline(timeline);
+            self.timeline = self.gpu.timeline();
+        }
+        self.gpu.check()
+    }
+
+    /// Sends everything recorded to the device.
+    ///
+    /// # Errors
+    /// If the device is lost or has rejected something.
+    pub fn submit(mut self) -> Result<(), GpuError> {
+        self.flush()
+    }
+}
+
+fn encoder_of<'e>(encoder: &'e mut Option<wgpu::CommandEncoder>, gpu: &Gpu) -> &'e mut wgpu::CommandEncoder {
+    encoder.get_or_insert_with(|| gpu.0.device.create_command_encoder(&Default::default()))
+}
+
+/// Bind groups by kernel and buffers. A group keeps its buffers alive, so groups of freed buffers must go.
+#[derive(Debug, Default)]
+pub(super) struct BindGroups {
+    groups: HashMap<Vec<u64>, wgpu::BindGroup>,
+}
+
+/// Past this many groups the cache starts anew: cheaper than tracking use.
+const MAX_GROUPS: usize = 8192;
+
+impl BindGroups {
+    pub(super) fn get(&mut self, key: Vec<u64>, make: impl FnOnce() -> wgpu::BindGroup) -> wgpu::BindGroup {
+        if self.groups.len() >= MAX_GROUPS {
+            self.groups.clear();
+        }
+        self.groups.entry(key).or_insert_with(make).clone()
+    }
+
+    pub(super) fn forget(&mut self, dead: &[u64]) {
+        if !dead.is_empty() {
+            self.groups.retain(|key, _| !key[1..].chunks(3).any(|c| dead.contains(&c[0])));
+        }
+    }
+}

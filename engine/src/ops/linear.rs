@@ -1,1 +1,222 @@
-//! Linear layers over packed weights.
+//! Linear layers over packed weights: `y = W x` with everything that fuses into it.
+//!
+//! In: a [`Packed`] matrix, uploaded as it is ([`Linear`]), and activations on the GPU ([`Rows`]). Out: activations on the
+//! GPU. Weights are never expanded: the kernels decode them in registers. Which kernel runs is a [`Decision`] from the
+//! shape and the adapter; all of them compute the same function ([`crate::reference::linear`] is its twin).
+
+mod decision;
+mod embed;
+mod forward;
+#[cfg(test)]
+mod tests;
+
+pub use decision::{Decision, Device, Shape};
+pub use embed::embed;
+pub use forward::{Activation, Epilogue, Norm, Residual, forward, forward_with};
+
+use super::OpsError;
+use crate::codec::{CodecRef, Packed, RUN};
+use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
+use std::ops::Range;
+
+/// Activations `[tokens, …]` inside a buffer of f32: row `t` starts at float `offset + t·stride`.
+///
+/// A kernel may not read and write one buffer in the same dispatch, even in different places, but for
+/// [`Residual::InPlace`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    pub buffer: &'a Buffer,
+    /// Floats before row 0; inputs of a linear layer need a multiple of 4.
+    pub offset: u32,
+    /// Floats from row to row; inputs of a linear layer need a multiple of 4.
+    pub stride: u32,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `stride` floats from the start of `buffer`.
+    pub fn new(buffer: &'a Buffer, stride: u32) -> Self {
+        Self { buffer, offset: 0, stride }
+    }
+
+    /// The rows from row `first` on.
+    fn skip(self, first: u32) -> Self {
+        Self { offset: self.offset + first * self.stride, ..self }
+    }
+
+    /// Fails unless the buffer holds `tokens` rows of `width` floats.
+    fn check(&self, name: &'static str, tokens: u32, width: u32) -> Result<(), OpsError> {
+        if tokens > 1 && self.stride < width {
+            return Err(OpsError::shape("linear", format!("{name}: rows of {width} floats every {}", self.stride)));
+        }
+        let floats = u64::from(self.offset) + u64::from(tokens - 1) * u64::from(self.stride) + u64::from(width);
+        check_size("linear", name, self.buffer, floats)
+    }
+}
+
+/// Fails unless `buffer` holds `floats` 32-bit elements.
+fn check_size(op: &'static str, buffer: &'static str, have: &Buffer, floats: u64) -> Result<(), OpsError> {
+    let need = 4 * floats;
+    let have = have.size();
+    if have < need { Err(OpsError::BufferTooSmall { op, buffer, have, need }) } else { Ok(()) }
+}
+
+/// Rows of a layer that fit the device's bindings.
+#[derive(Debug)]
+struct Chunk {
+    /// First output.
+    output0: u32,
+    outputs: u32,
+    /// `codec_0`, `codec_1`, …
+    planes: Vec<Buffer>,
+}
+
+/// A weight matrix `[rows, cols]` on the GPU, packed; also an embedding table ([`embed`]).
+#[derive(Debug)]
+pub struct Linear {
+    label: String,
+    codec: CodecRef,
+    /// Outputs: rows of the matrix, or half of them if gated.
+    outputs: u32,
+    cols: u32,
+    gated: bool,
+    chunks: Vec<Chunk>,
+    bytes: u64,
+}
+
+impl Linear {
+    /// Uploads a matrix. One that is larger than a binding may be is split by rows; GPU bytes are [`Packed::bytes`].
+    ///
+    /// # Errors
+    /// If not even one group of rows fits a binding, or the device has no room.
+    pub fn upload(gpu: &Gpu, packed: &Packed, label: &str) -> Result<Self, OpsError> {
+        Self::upload_split(gpu, packed, label, false, binding_limit(gpu))
+    }
+
+    /// Uploads the stacked matrix `[gate; up]` (each `rows/2` rows) of a gated layer, `y = act(gate x) · (up x)`.
+    ///
+    /// # Errors
+    /// As [`Linear::upload`]; also for an odd number of rows.
+    pub fn upload_gated(gpu: &Gpu, packed: &Packed, label: &str) -> Result<Self, OpsError> {
+        if !packed.rows.is_multiple_of(2) {
+            let what = format!("{label}: a gated layer has as many gate rows as up rows, not {} in all", packed.rows);
+            return Err(OpsError::shape("linear", what));
+        }
+        Self::upload_split(gpu, packed, label, true, binding_limit(gpu))
+    }
+
+    /// Uploads in chunks whose planes have at most `limit` bytes each.
+    fn upload_split(gpu: &Gpu, packed: &Packed, label: &str, gated: bool, limit: u64) -> Result<Self, OpsError> {
+        let fail = |what: String| OpsError::shape("linear", format!("{label}: {what}"));
+        let size = |n: usize| u32::try_from(n).map_err(|_| fail(format!("{n} rows or columns")));
+        let (rows, cols) = (size(packed.rows)?, size(packed.cols)?);
+        if rows == 0 || cols == 0 {
+            return Err(fail(format!("an empty matrix [{rows}, {cols}]")));
+        }
+        let outputs = if gated { rows / 2 } else { rows };
+        let mut chunks = Vec::new();
+        for range in split(packed, gated, limit).map_err(fail)? {
+            let (output0, count) = (range.start as u32, range.len() as u32);
+            let codec_error = |e: crate::codec::CodecError| fail(e.to_string());
+            let part;
+            let packed = if range.len() == outputs as usize {
+                packed
+            } else if gated {
+                let n = outputs as usize;
+                let gate = packed.rows(range.clone()).map_err(codec_error)?;
+                let up = packed.rows(n + range.start..n + range.end).map_err(codec_error)?;
+                let stacked = Packed::concat(&[&gate, &up]);
+                part = stacked.ok_or_else(|| fail("its gate and up rows cannot be split for this device".into()))?;
+                &part
+            } else {
+                part = packed.rows(range).map_err(codec_error)?;
+                &part
+            };
+            let planes = packed.planes.iter().enumerate();
+            let planes = planes
+                .map(|(i, plane)| {
+                    gpu.upload(&format!("{label} plane {i} from row {output0}"), &plane.data, Purpose::Weights)
+                })
+                .collect::<Result<_, _>>()?;
+            chunks.push(Chunk { output0, outputs: count, planes });
+        }
+        let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
+        Ok(Self { label: label.to_owned(), codec: packed.codec.clone(), outputs, cols, gated, chunks, bytes })
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> u32 {
+        self.outputs
+    }
+
+    /// Rows of the matrix: the outputs, or twice as many if gated.
+    pub fn rows(&self) -> u32 {
+        if self.gated { 2 * self.outputs } else { self.outputs }
+    }
+
+    /// Width of the input.
+    pub fn cols(&self) -> u32 {
+        self.cols
+    }
+
+    pub fn is_gated(&self) -> bool {
+        self.gated
+    }
+
+    pub fn codec(&self) -> &CodecRef {
+        &self.codec
+    }
+
+    /// Bytes of the planes on the GPU.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bindings' worth of rows the matrix is split into.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Runs of 32 columns in a row.
+    fn runs(&self) -> u32 {
+        self.cols.div_ceil(RUN as u32)
+    }
+
+    /// Columns that do not fill the last run: kernels must not read past them.
+    fn has_tail(&self) -> bool {
+        !self.cols.is_multiple_of(RUN as u32)
+    }
+
+    /// The options that name this layer's codec.
+    fn codec_options(&self) -> Vec<(&'static str, OptionValue)> {
+        let mut options = vec![("CODEC", OptionValue::from(self.codec.module()))];
+        options.extend(self.codec.defines().into_iter().map(|(name, value)| (name, value.into())));
+        options
+    }
+}
+
+/// Bytes that one plane of a chunk may have.
+fn binding_limit(gpu: &Gpu) -> u64 {
+    let limits = gpu.limits();
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+}
+
+/// Names of the planes' bindings.
+const PLANES: [&str; 3] = ["codec_0", "codec_1", "codec_2"];
+
+/// Cuts the outputs so that every plane of every part has at most `limit` bytes.
+fn split(packed: &Packed, gated: bool, limit: u64) -> Result<Vec<Range<usize>>, String> {
+    let granularity = packed.row_granularity();
+    let outputs = if gated { packed.rows / 2 } else { packed.rows };
+    let fits = |rows: usize| packed.planes.iter().all(|p| 4 * p.layout().words(rows) as u64 <= limit);
+    if fits(packed.rows) {
+        return Ok(vec![0..outputs; 1]);
+    }
+    let halves = if gated { 2 } else { 1 };
+    let most =
+        packed.planes.iter().map(|p| (limit / 4 / u64::from(p.row_words.max(1))) as usize * p.rows_per_group as usize);
+    let step = most.min().unwrap_or(outputs) / halves / granularity * granularity;
+    if step == 0 {
+        return Err(format!("{granularity} rows of {} columns are more than a binding's {limit} bytes", packed.cols));
+    }
+    Ok((0..outputs).step_by(step).map(|start| start..outputs.min(start + step)).collect())
+}

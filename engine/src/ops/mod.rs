@@ -3,6 +3,7 @@
 //! In: buffers on the GPU and a params struct that says shapes in elements. Out: a dispatch in a recording; nothing runs until the
 //! recording is submitted. All activations are `f32`, `[tokens, stride]` row-major.
 
+use crate::gpu::GpuError;
 use thiserror::Error;
 
 pub mod linear;
@@ -30,6 +31,9 @@ pub enum OpsError {
         /// Bytes the kernel would touch.
         need: u64,
     },
+    /// The device refused.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 impl OpsError {

@@ -1,1 +1,3 @@
-//! (room of the engine; see the crate's documentation)
+//! Plain Rust twins of the kernels, written for reading: f64, no tricks. Tests hold the GPU against them.
+
+pub mod linear;

@@ -1,0 +1,263 @@
+//! Records a linear layer: checks shapes, splits work, binds and dispatches.
+
+use super::decision::rows_of_a_lane;
+use super::{Chunk, Decision, Device, Linear, PLANES, Rows, Shape, check_size};
+use crate::gpu::{Buffer, OptionValue, Recorder};
+use crate::ops::OpsError;
+use bytemuck::{Pod, Zeroable};
+
+/// Elementwise function of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    #[default]
+    None,
+    /// x·σ(x)
+    Silu,
+    /// GELU by its tanh approximation (GPT-2, Gemma).
+    GeluTanh,
+    /// GELU by erf (BERT).
+    GeluErf,
+}
+
+/// RMS norm of the input, fused: `x · weight / √(mean(x²) + eps)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[cols]`; a model that multiplies by 1 + g adds the 1 when it loads g.
+    pub weight: &'a Buffer,
+    pub eps: f32,
+}
+
+/// What the result is added to.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Residual<'a> {
+    #[default]
+    None,
+    /// `[tokens, outputs]` in another buffer than the output.
+    Add(Rows<'a>),
+    /// What the output holds: `y += …`.
+    InPlace,
+}
+
+/// What is fused with the product:
+/// `y = residual + cap·tanh(act(scale·W x + bias) / cap)`; a gated layer has `act(gate) · up` for `act(…)`, each with its
+/// scale and bias.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Only for one column at a time ([`Decision::Rowwise`] with one token, or [`Decision::Matvec`]).
+    pub norm: Option<Norm<'a>>,
+    /// `[rows]`: outputs, or gate then up.
+    pub bias: Option<&'a Buffer>,
+    pub activation: Activation,
+    pub residual: Residual<'a>,
+    pub scale: f32,
+    /// Soft cap (Gemma 2's logits).
+    pub cap: Option<f32>,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Self { norm: None, bias: None, activation: Activation::None, residual: Residual::None, scale: 1.0, cap: None }
+    }
+}
+
+/// `Params` of linear/layer.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    runs: u32,
+    cols: u32,
+    tokens: u32,
+    outputs: u32,
+    output0: u32,
+    layer: u32,
+    flags: u32,
+    grid: u32,
+    x_offset: u32,
+    x_stride: u32,
+    y_offset: u32,
+    y_stride: u32,
+    residual_offset: u32,
+    residual_stride: u32,
+    scale: f32,
+    cap: f32,
+    eps: f32,
+    pad: [u32; 3],
+}
+
+/// Bits of `Params::flags`.
+mod flag {
+    pub const BIAS: u32 = 1;
+    pub const RESIDUAL: u32 = 2;
+    pub const ACCUMULATE: u32 = 4;
+    pub const GATED: u32 = 8;
+    pub const ACTIVATION: u32 = 4;
+}
+
+/// `y[t, :] = W x[t, :]` for `tokens` rows of x `[tokens, cols]` and y `[tokens, outputs]`, with the epilogue, by the kernel
+/// that suits the shape and the adapter.
+///
+/// # Errors
+/// Buffers that are too small or misaligned, a norm with several tokens, or an error of the device.
+pub fn forward(
+    rec: &mut Recorder,
+    linear: &Linear,
+    tokens: u32,
+    x: Rows,
+    y: Rows,
+    epilogue: &Epilogue,
+) -> Result<(), OpsError> {
+    let shape = Shape { tokens, rows: linear.rows(), cols: linear.cols(), norm: epilogue.norm.is_some() };
+    let decision = Decision::choose(Device::of(rec.gpu()), shape);
+    forward_with(rec, decision, linear, tokens, x, y, epilogue)
+}
+
+/// [`forward`] by the kernel the caller chose.
+///
+/// # Errors
+/// As [`forward`]; also if the device cannot run this variant.
+pub fn forward_with(
+    rec: &mut Recorder,
+    decision: Decision,
+    linear: &Linear,
+    tokens: u32,
+    x: Rows,
+    y: Rows,
+    epilogue: &Epilogue,
+) -> Result<(), OpsError> {
+    if tokens == 0 {
+        return Ok(());
+    }
+    check(decision, linear, tokens, x, y, epilogue)?;
+    // No dispatch may keep the device for longer than a submission should last.
+    let flops_per_token = 2 * u64::from(linear.rows()) * u64::from(linear.cols());
+    let budget = rec.gpu().flops_per_submission() / flops_per_token.max(1);
+    let tile = decision.tokens();
+    let max_tiles = rec.gpu().limits().max_compute_workgroups_per_dimension;
+    let tiles = (budget / u64::from(tile)).clamp(1, u64::from(max_tiles)) as u32;
+    let mut first = 0;
+    while first < tokens {
+        let count = tokens.min(first.saturating_add(tiles.saturating_mul(tile))) - first;
+        let residual = match epilogue.residual {
+            Residual::Add(rows) => Residual::Add(rows.skip(first)),
+            other => other,
+        };
+        let epilogue = Epilogue { residual, ..*epilogue };
+        for chunk in &linear.chunks {
+            dispatch(rec, decision, linear, chunk, count, x.skip(first), y.skip(first), &epilogue)?;
+        }
+        rec.work(flops_per_token * u64::from(count))?;
+        first += count;
+    }
+    Ok(())
+}
+
+fn check(d: Decision, linear: &Linear, tokens: u32, x: Rows, y: Rows, epilogue: &Epilogue) -> Result<(), OpsError> {
+    let fail = |what: String| Err(OpsError::shape("linear", format!("{}: {what}", linear.label)));
+    if !linear.has_tail() && !(x.offset.is_multiple_of(4) && (tokens == 1 || x.stride.is_multiple_of(4))) {
+        return fail(format!("x starts at float {} with stride {}, not at multiples of 4", x.offset, x.stride));
+    }
+    x.check("x", tokens, linear.cols)?;
+    y.check("y", tokens, linear.outputs)?;
+    if let Residual::Add(rows) = epilogue.residual {
+        rows.check("residual", tokens, linear.outputs)?;
+    }
+    if let Some(bias) = epilogue.bias {
+        check_size("linear", "bias", bias, linear.rows().into())?;
+    }
+    if let Some(norm) = epilogue.norm {
+        check_size("linear", "norm_weight", norm.weight, linear.cols.into())?;
+        if !matches!(d, Decision::Rowwise { tokens: 1, .. } | Decision::Matvec { .. }) {
+            return fail(format!("{tokens} tokens: a norm fuses with single columns only"));
+        }
+    }
+    Ok(())
+}
+
+/// Kernel and options of a decision, without those of the codec.
+fn kernel_of(d: Decision, norm: bool, tail: bool) -> (&'static str, Vec<(&'static str, OptionValue)>) {
+    let tail = ("TAIL", OptionValue::from(tail));
+    let norm = ("NORM", OptionValue::from(norm));
+    match d {
+        Decision::Rowwise { share, tokens } => {
+            let lanes: u32 = if share { 8 } else { 1 };
+            let rows = rows_of_a_lane(share);
+            let options = [("SHARE", lanes.into()), ("ROWS", rows.into()), ("TOKENS", tokens.into()), norm, tail];
+            ("linear/rowwise", options.into())
+        }
+        Decision::Matvec { lanes, subgroup } => {
+            ("linear/matvec", [("LANES", lanes.into()), ("SUBGROUP", subgroup.into()), norm, tail].into())
+        }
+        Decision::Matmul { tile, f16 } => ("linear/matmul", [("TILE", tile.into()), ("F16", f16.into()), tail].into()),
+    }
+}
+
+fn dispatch(
+    rec: &mut Recorder,
+    decision: Decision,
+    linear: &Linear,
+    chunk: &Chunk,
+    tokens: u32,
+    x: Rows,
+    y: Rows,
+    epilogue: &Epilogue,
+) -> Result<(), OpsError> {
+    let gpu = rec.gpu().clone();
+    let (name, mut options) = kernel_of(decision, epilogue.norm.is_some(), linear.has_tail());
+    options.extend(linear.codec_options());
+    let kernel = gpu.kernel(name, &options)?;
+
+    let none = gpu.none()?;
+    let mut flags = (epilogue.activation as u32) << flag::ACTIVATION;
+    if linear.gated {
+        flags |= flag::GATED;
+    }
+    if epilogue.bias.is_some() {
+        flags |= flag::BIAS;
+    }
+    let residual = match epilogue.residual {
+        Residual::None => Rows::new(&none, 0),
+        Residual::Add(rows) => {
+            flags |= flag::RESIDUAL;
+            rows
+        }
+        Residual::InPlace => {
+            flags |= flag::ACCUMULATE;
+            Rows::new(&none, 0)
+        }
+    };
+    let slots = if linear.gated { 2 * chunk.outputs } else { chunk.outputs };
+    let groups = slots.div_ceil(decision.rows());
+    let grid = groups.min(gpu.limits().max_compute_workgroups_per_dimension);
+    let params = Params {
+        runs: linear.runs(),
+        cols: linear.cols,
+        tokens,
+        outputs: chunk.outputs,
+        output0: chunk.output0,
+        layer: linear.outputs,
+        flags,
+        grid,
+        x_offset: x.offset,
+        x_stride: x.stride,
+        y_offset: y.offset,
+        y_stride: y.stride,
+        residual_offset: residual.offset,
+        residual_stride: residual.stride,
+        scale: epilogue.scale,
+        cap: epilogue.cap.unwrap_or(0.0),
+        eps: epilogue.norm.map_or(0.0, |norm| norm.eps),
+        pad: [0; 3],
+    };
+    let mut bindings = vec![
+        ("x", x.buffer.into()),
+        ("bias", epilogue.bias.unwrap_or(&none).into()),
+        ("residual", residual.buffer.into()),
+        ("y", y.buffer.into()),
+    ];
+    if let Some(norm) = epilogue.norm {
+        bindings.push(("norm_weight", norm.weight.into()));
+    }
+    bindings.extend(PLANES.into_iter().zip(chunk.planes.iter().map(Into::into)));
+    rec.dispatch(&kernel, &bindings, &params, [grid, groups.div_ceil(grid), tokens.div_ceil(decision.tokens())])?;
+    Ok(())
+}

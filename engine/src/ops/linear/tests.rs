@@ -1,0 +1,94 @@
+//! Matrices larger than a binding: a split layer computes, bit for bit, what the whole one does.
+
+use super::*;
+use crate::codec;
+use crate::gpu::GpuOptions;
+
+fn matrix(recipe: &str, rows: usize, cols: usize) -> Packed {
+    let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 2654435761) % 1999) as f32 / 1000.0 - 1.0).collect();
+    codec::parse(recipe).unwrap().encode(&weights, rows, cols).unwrap()
+}
+
+#[test]
+fn splits_cover_all_outputs_within_the_limit() {
+    for recipe in ["f32", "q4_0", "q8_0"] {
+        for (rows, cols) in [(1, 32), (7, 64), (100, 96), (102, 32)] {
+            let packed = matrix(recipe, rows, cols);
+            let row_bytes = packed.bytes() / rows as u64;
+            for gated in [false, true] {
+                if gated && rows % 2 != 0 {
+                    continue;
+                }
+                let halves = if gated { 2 } else { 1 };
+                for limit in [2 * row_bytes, 5 * row_bytes, 1 << 30] {
+                    let parts = split(&packed, gated, limit).unwrap();
+                    assert_eq!(parts.first().unwrap().start, 0);
+                    assert_eq!(parts.last().unwrap().end, rows / halves);
+                    assert!(parts.windows(2).all(|w| w[0].end == w[1].start));
+                    for part in parts {
+                        let most = packed.planes.iter().map(|p| 4 * p.layout().words(halves * part.len()) as u64).max();
+                        assert!(most <= Some(limit), "{recipe} [{rows}, {cols}] {part:?}: {most:?} > {limit}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(split(&matrix("f32", 4, 64), false, 255).is_err(), "not even one row fits");
+}
+
+#[test]
+fn a_split_layer_computes_what_the_whole_one_does() {
+    pollster::block_on(async {
+        let gpu = Gpu::new(GpuOptions::from_env().unwrap()).await.unwrap();
+        let (rows, cols, tokens) = (50u32, 64u32, 3u32);
+        let floats: Vec<f32> = (0..200).map(|i| (i % 23) as f32 / 10.0 - 1.0).collect();
+        let upload = |data: &[f32]| gpu.upload("test", data, Purpose::Activations).unwrap();
+        let (x, bias) = (upload(&floats[..(tokens * cols) as usize]), upload(&floats[..rows as usize]));
+        for recipe in ["bf16", "q4_0"] {
+            let packed = matrix(recipe, rows as usize, cols as usize);
+            for gated in [false, true] {
+                let outputs = if gated { rows / 2 } else { rows };
+                let mut results = Vec::new();
+                for limit in [1 << 20, packed.bytes() / 6] {
+                    let linear = Linear::upload_split(&gpu, &packed, "w", gated, limit).unwrap();
+                    assert_eq!(linear.chunks() > 1, limit < packed.bytes());
+                    assert_eq!(linear.bytes(), packed.bytes());
+                    let y = upload(&vec![0.0; (tokens * outputs) as usize]);
+                    let mut rec = gpu.record();
+                    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Silu, ..Epilogue::default() };
+                    let (xs, ys) = (Rows::new(&x, cols), Rows::new(&y, outputs));
+                    forward(&mut rec, &linear, tokens, xs, ys, &epilogue).unwrap();
+                    rec.submit().unwrap();
+                    results.push(gpu.read::<f32>(&y, 0, u64::from(tokens * outputs)).await.unwrap());
+                }
+                assert_eq!(results[0], results[1], "{recipe}, gated: {gated}");
+                assert!(results[0].iter().all(|v| *v != 0.0));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_split_table_embeds_every_row() {
+    pollster::block_on(async {
+        let gpu = Gpu::new(GpuOptions::from_env().unwrap()).await.unwrap();
+        let packed = matrix("q8_0", 20, 32);
+        let table = Linear::upload_split(&gpu, &packed, "table", false, packed.bytes() / 3).unwrap();
+        assert!(table.chunks() > 2);
+        let ids: Vec<u32> = vec![9, 19, 0, 7, 1_000_000, 12];
+        let buffer = gpu.upload("ids", &ids, Purpose::Activations).unwrap();
+        let y = gpu.upload("y", &[1f32; 6 * 32], Purpose::Activations).unwrap();
+        let mut rec = gpu.record();
+        embed(&mut rec, &table, &buffer, 1, 5, Rows::new(&y, 32), 2.0, true).unwrap();
+        rec.submit().unwrap();
+        let got = gpu.read::<f32>(&y, 0, 6 * 32).await.unwrap();
+        let weights = packed.decode();
+        for (t, &id) in ids[1..].iter().enumerate() {
+            for c in 0..32 {
+                let want = weights.get(id as usize * 32 + c).map_or(1.0, |w| 1.0 + 2.0 * w);
+                assert_eq!(got[t * 32 + c], want, "token {id}, column {c}");
+            }
+        }
+        assert!(got[5 * 32..].iter().all(|v| *v == 1.0));
+    });
+}

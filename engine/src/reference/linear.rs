@@ -1,0 +1,136 @@
+//! Twin of the linear kernels (`shaders/wgsl/linear/`): `y = W x` and its epilogue in f64.
+//!
+//! In: decoded weights and activations in f32. Out: what exact arithmetic makes of them, and how much cancels in each sum,
+//! which is what a bound on rounding errors is measured against.
+
+use crate::ops::linear::Activation;
+
+/// Sums `[tokens, rows]`.
+#[derive(Clone, Debug)]
+pub struct Sums {
+    /// Σ w·x
+    pub value: Vec<f64>,
+    /// Σ |w·x|
+    pub magnitude: Vec<f64>,
+}
+
+/// `W x` for weights `[rows, cols]` and x `[tokens, cols]`, with x normalised by `norm` (weight `[cols]`, eps) first.
+pub fn product(weights: &[f32], rows: usize, cols: usize, x: &[f32], norm: Option<(&[f32], f32)>) -> Sums {
+    assert_eq!(weights.len(), rows * cols);
+    let mut sums = Sums { value: Vec::new(), magnitude: Vec::new() };
+    for x in x.chunks_exact(cols) {
+        let mut x: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+        if let Some((weight, eps)) = norm {
+            let mean_square = x.iter().map(|v| v * v).sum::<f64>() / cols as f64;
+            let scale = 1.0 / (mean_square + f64::from(eps)).sqrt();
+            for (v, &g) in x.iter_mut().zip(weight) {
+                *v *= scale * f64::from(g);
+            }
+        }
+        for row in weights.chunks_exact(cols) {
+            let terms = || row.iter().zip(&x).map(|(&w, x)| f64::from(w) * x);
+            sums.value.push(terms().sum());
+            sums.magnitude.push(terms().map(f64::abs).sum());
+        }
+    }
+    sums
+}
+
+/// What follows the product; the fields of [`crate::ops::linear::Epilogue`].
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Rows are gate rows, then as many up rows.
+    pub gated: bool,
+    /// `[rows]`
+    pub bias: Option<&'a [f32]>,
+    pub activation: Activation,
+    /// `[tokens, outputs]`
+    pub residual: Option<&'a [f32]>,
+    pub scale: f64,
+    pub cap: Option<f64>,
+}
+
+/// The layer's outputs `[tokens, outputs]` from its sums `[tokens, rows]`.
+pub fn epilogue(sums: &[f64], rows: usize, e: &Epilogue) -> Vec<f64> {
+    let outputs = if e.gated { rows / 2 } else { rows };
+    let mut y = Vec::with_capacity(sums.len() / rows * outputs);
+    for (token, sums) in sums.chunks_exact(rows).enumerate() {
+        let with_bias = |row: usize| sums[row] * e.scale + e.bias.map_or(0.0, |bias| bias[row].into());
+        for j in 0..outputs {
+            let mut v = activation(e.activation, with_bias(j));
+            if e.gated {
+                v *= with_bias(outputs + j);
+            }
+            if let Some(cap) = e.cap {
+                v = cap * (v / cap).tanh();
+            }
+            y.push(v + e.residual.map_or(0.0, |r| f64::from(r[token * outputs + j])));
+        }
+    }
+    y
+}
+
+fn activation(which: Activation, x: f64) -> f64 {
+    match which {
+        Activation::None => x,
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+        }
+        Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+    }
+}
+
+/// erf(x) = 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!: all terms have one sign, so nothing cancels.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let mut term = x;
+    let mut sum = x;
+    let mut n = 0.0;
+    while term.abs() > 1e-18 * sum.abs() {
+        n += 1.0;
+        term *= 2.0 * x * x / (2.0 * n + 1.0);
+        sum += term;
+    }
+    sum * (-x * x).exp() * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn erf_has_its_known_values() {
+        for (x, y) in [(0.0, 0.0), (0.5, 0.520_499_877_813_046_5), (1.0, 0.842_700_792_949_714_9)] {
+            assert!((erf(x) - y).abs() < 1e-15, "{x}");
+            assert!((erf(-x) + y).abs() < 1e-15, "{x}");
+        }
+        assert!((1.0 - erf(3.0) - 2.209_049_699_858_544e-5).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_gated_layer_by_hand() {
+        let sums = product(&[1.0, 2.0, 3.0, 4.0], 2, 2, &[1.0, -1.0], None);
+        assert_eq!(sums.value, [-1.0, -1.0]);
+        assert_eq!(sums.magnitude, [3.0, 7.0]);
+        let e = Epilogue {
+            gated: true,
+            bias: Some(&[3.0, 1.0]),
+            activation: Activation::None,
+            residual: Some(&[10.0]),
+            scale: 2.0,
+            cap: None,
+        };
+        // (2·−1 + 3) · (2·−1 + 1) + 10
+        assert_eq!(epilogue(&sums.value, 2, &e), [9.0]);
+    }
+
+    #[test]
+    fn a_norm_scales_to_unit_mean_square() {
+        let sums = product(&[1.0, 0.0, 0.0, 1.0], 2, 2, &[3.0, 4.0], Some((&[1.0, 2.0], 0.0)));
+        let rms = 12.5f64.sqrt();
+        assert!((sums.value[0] - 3.0 / rms).abs() < 1e-12 && (sums.value[1] - 8.0 / rms).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,405 @@
+//! The linear kernels and the codecs' WGSL against the f64 twin and the codecs' own decoders.
+
+use std::collections::{BTreeSet, HashSet};
+use tersor_engine::codec::{self, CodecRef, Packed, Plane, PlaneLayout};
+use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice, Purpose, Tier};
+use tersor_engine::ops::linear::{
+    Activation, Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, embed, forward, forward_with,
+};
+use tersor_engine::reference::linear as twin;
+
+/// Every codec module.
+const MODULES: &[&str] = &[
+    "f32",
+    "f16",
+    "bf16",
+    "q4_0",
+    "q4_1",
+    "q5_0",
+    "q5_1",
+    "q8_0",
+    "q2_k",
+    "q3_k",
+    "q4_k",
+    "q5_k",
+    "q6_k",
+    "iq4_nl",
+    "iq4_xs",
+    "tq1_0",
+    "tq2_0",
+    "mxfp4",
+    "nvfp4",
+    "q1_0",
+    "q2_0",
+    "nf4",
+    "fp4",
+    "uniform:bits=3",
+];
+
+/// Every codec module with every set of its options.
+fn recipes() -> Vec<String> {
+    let mut all: Vec<String> = MODULES.iter().map(|m| (*m).to_owned()).collect();
+    for kind in ["nf4", "fp4"] {
+        all.extend(
+            ["block=256", "block=64,double=off", "block=128,double=off"].map(|options| format!("{kind}:{options}")),
+        );
+    }
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for group in [16, 32, 64, 256] {
+            all.push(format!("uniform:bits={bits},group={group}"));
+            all.push(format!("uniform:bits={bits},group={group},zero"));
+        }
+    }
+    all
+}
+
+/// A float no kernel writes.
+const GUARD: f32 = 12345.678;
+
+fn gpu(tier: Option<Tier>, limits: LimitsChoice) -> Gpu {
+    let options = GpuOptions { tier, limits, ..GpuOptions::from_env().expect("settings are well-formed") };
+    pollster::block_on(Gpu::new(options)).expect("there is an adapter")
+}
+
+/// The adapter in each tier it has.
+fn tiers() -> Vec<Gpu> {
+    let native = gpu(None, LimitsChoice::Adapter);
+    let mut all = vec![gpu(Some(Tier { f16: false, subgroup: false }), LimitsChoice::Adapter)];
+    if native.tier().f16 || native.tier().subgroup {
+        all.push(native);
+    }
+    all
+}
+
+fn parse(recipe: &str) -> CodecRef {
+    codec::parse(recipe).unwrap_or_else(|e| panic!("{recipe}: {e}"))
+}
+
+/// Uniform in −1..1.
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(1664525).wrapping_add(1013904223);
+        (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn many(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+/// A matrix whose rows have different ranges.
+fn matrix(codec: &CodecRef, rows: usize, cols: usize, seed: u32) -> Packed {
+    let mut random = Random(seed);
+    if !codec.encodes() {
+        return noise(codec, rows, cols, &mut random);
+    }
+    let weights: Vec<f32> = (0..rows * cols).map(|i| random.next() * (1 + i / cols % 3) as f32).collect();
+    codec.encode(&weights, rows, cols).unwrap_or_else(|e| panic!("{}: {e}", codec.name()))
+}
+
+/// A matrix of a codec that only reads: random codes under random scales, all of them below 2.
+fn noise(codec: &CodecRef, rows: usize, cols: usize, random: &mut Random) -> Packed {
+    let planes = codec.layout(cols).into_iter().enumerate().map(|(i, layout)| {
+        let PlaneLayout { row_words, rows_per_group } = layout;
+        // Two f16 (or four exponents, or scales) a word, none of them infinite.
+        let mask = if i == 0 { u32::MAX } else { 0x3fff_3fff };
+        let data =
+            (0..layout.words(rows)).map(|_| (random.next().to_bits() << 9 ^ random.next().to_bits()) & mask).collect();
+        Plane { data, row_words, rows_per_group }
+    });
+    Packed::new(codec.clone(), rows, cols, planes.collect()).expect("planes have the codec's layout")
+}
+
+/// The smallest multiple of the codec's block from `n` on.
+fn cols_for(codec: &CodecRef, n: usize) -> usize {
+    n.next_multiple_of(codec.block_len())
+}
+
+/// A layer with everything that fuses into it.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    cols: usize,
+    tokens: usize,
+    gated: bool,
+    norm: bool,
+    bias: bool,
+    activation: Activation,
+    residual: Added,
+    scale: f32,
+    cap: Option<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Added {
+    Nothing,
+    OtherBuffer,
+    InPlace,
+}
+
+const PLAIN: Case = Case {
+    rows: 17,
+    cols: 96,
+    tokens: 1,
+    gated: false,
+    norm: false,
+    bias: false,
+    activation: Activation::None,
+    residual: Added::Nothing,
+    scale: 1.0,
+    cap: None,
+};
+
+/// Runs a case by the given kernel (or the chosen one) and holds it against the twin.
+fn check(gpu: &Gpu, codec: &CodecRef, case: Case, decision: Option<Decision>) {
+    let what = format!("{} {case:?} {decision:?} on {} {:?}", codec.name(), gpu.name(), gpu.tier());
+    let Case { rows, cols, tokens, .. } = case;
+    let packed = matrix(codec, rows, cols, 7);
+    let mut random = Random(99);
+    let outputs = if case.gated { rows / 2 } else { rows };
+    let x = random.many(tokens * cols);
+    let bias = random.many(rows);
+    let norm_weight = random.many(cols);
+    let residual = random.many(tokens * outputs);
+
+    // Room around each row, so that a wrong stride, or a read or write too far, shows.
+    let (x_offset, x_stride) = (8, cols.next_multiple_of(4) + 4);
+    let (y_offset, y_stride) = (5, outputs + 3);
+    let (r_offset, r_stride) = (3, outputs + 1);
+    let spread = |data: &[f32], width: usize, offset: usize, stride: usize, fill: f32| {
+        let mut all = vec![fill; offset + tokens * stride + 7];
+        for (t, row) in data.chunks_exact(width).enumerate() {
+            all[offset + t * stride..][..width].copy_from_slice(row);
+        }
+        gpu.upload("test", &all, Purpose::Activations).expect("fits")
+    };
+    let start = if case.residual == Added::InPlace { residual.clone() } else { vec![0.0; tokens * outputs] };
+    let x_buffer = spread(&x, cols, x_offset, x_stride, f32::INFINITY);
+    let y_buffer = spread(&start, outputs, y_offset, y_stride, GUARD);
+    let r_buffer = spread(&residual, outputs, r_offset, r_stride, GUARD);
+    let bias_buffer = gpu.upload("bias", &bias, Purpose::Activations).expect("fits");
+    let norm_buffer = gpu.upload("norm", &norm_weight, Purpose::Activations).expect("fits");
+    let upload = if case.gated { Linear::upload_gated } else { Linear::upload };
+    let linear = upload(gpu, &packed, "w").expect("fits");
+    let rows_of = |buffer, offset: usize, stride: usize| Rows { buffer, offset: offset as u32, stride: stride as u32 };
+    let (xs, ys) = (rows_of(&x_buffer, x_offset, x_stride), rows_of(&y_buffer, y_offset, y_stride));
+    let epilogue = Epilogue {
+        norm: case.norm.then_some(Norm { weight: &norm_buffer, eps: 1e-5 }),
+        bias: case.bias.then_some(&bias_buffer),
+        activation: case.activation,
+        residual: match case.residual {
+            Added::Nothing => Residual::None,
+            Added::OtherBuffer => Residual::Add(rows_of(&r_buffer, r_offset, r_stride)),
+            Added::InPlace => Residual::InPlace,
+        },
+        scale: case.scale,
+        cap: case.cap,
+    };
+    let mut rec = gpu.record();
+    match decision {
+        Some(d) => forward_with(&mut rec, d, &linear, tokens as u32, xs, ys, &epilogue),
+        None => forward(&mut rec, &linear, tokens as u32, xs, ys, &epilogue),
+    }
+    .unwrap_or_else(|e| panic!("{what}: {e}"));
+    rec.submit().unwrap_or_else(|e| panic!("{what}: {e}"));
+    let got = read(gpu, &y_buffer);
+
+    let norm = case.norm.then_some((&norm_weight[..], 1e-5));
+    let sums = twin::product(&packed.decode(), rows, cols, &x, norm);
+    let e = twin::Epilogue {
+        gated: case.gated,
+        bias: case.bias.then_some(&bias[..]),
+        activation: case.activation,
+        residual: (case.residual != Added::Nothing).then_some(&residual[..]),
+        scale: case.scale.into(),
+        cap: case.cap.map(f64::from),
+    };
+    let want = twin::epilogue(&sums.value, rows, &e);
+    // The sums may be off by what rounding in f32 (f16 tiles) explains; what the epilogue makes of that is found by trying.
+    let f16 = matches!(decision, Some(Decision::Matmul { f16: true, .. }));
+    let unit = if f16 { 2f64.powi(-10) } else { 2e-6 * (cols as f64).sqrt() };
+    let mut tolerance: Vec<f64> = want.iter().map(|y| 1e-6 * (1.0 + y.abs())).collect();
+    for (first, second) in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)] {
+        let sign = |i: usize| if case.gated && i % rows >= outputs { second } else { first };
+        let moved = |i: usize| sums.value[i] + sign(i) * unit * sums.magnitude[i];
+        let moved: Vec<f64> = (0..sums.value.len()).map(moved).collect();
+        for ((tolerance, y), moved) in tolerance.iter_mut().zip(&want).zip(twin::epilogue(&moved, rows, &e)) {
+            *tolerance = tolerance.max(1.2 * (moved - y).abs() + 1e-6 * (1.0 + y.abs()));
+        }
+    }
+    for (i, &got) in got.iter().enumerate() {
+        let place =
+            i.checked_sub(y_offset).map(|i| (i / y_stride, i % y_stride)).filter(|p| p.0 < tokens && p.1 < outputs);
+        if let Some((t, j)) = place {
+            let (want, tolerance) = (want[t * outputs + j], tolerance[t * outputs + j]);
+            let error = (f64::from(got) - want).abs();
+            assert!(error <= tolerance, "{what}: y[{t}, {j}] = {got}, not {want} ± {tolerance:.1e}");
+        } else {
+            assert_eq!(got, GUARD, "{what}: float {i} of the output was overwritten");
+        }
+    }
+}
+
+fn read(gpu: &Gpu, buffer: &tersor_engine::gpu::Buffer) -> Vec<f32> {
+    pollster::block_on(gpu.read(buffer, 0, buffer.size() / 4)).expect("the device reads back")
+}
+
+/// Runs a case in every variant of every tier; a variant that a lower tier has is the same shader, and runs once.
+fn check_all(gpus: &[Gpu], codec: &CodecRef, case: Case) {
+    let (rows, cols, tokens) = (case.rows as u32, case.cols as u32, case.tokens as u32);
+    let mut done = HashSet::new();
+    for gpu in gpus {
+        for decision in Decision::all(Device::of(gpu), Shape { tokens, rows, cols, norm: case.norm }) {
+            if done.insert(decision) {
+                check(gpu, codec, case, Some(decision));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_codec_module_has_a_recipe_here() {
+    let tested: Vec<BTreeSet<String>> = recipes()
+        .iter()
+        .map(|recipe| {
+            let codec = parse(recipe);
+            let defines = codec.defines().into_iter().map(|(name, value)| format!("{name}={value}"));
+            defines.chain([format!("CODEC={}", codec.module())]).collect()
+        })
+        .collect();
+    for options in tersor_shaders::permutations("embed/gather").expect("the kernel exists") {
+        let options: BTreeSet<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert!(tested.iter().any(|recipe| options.is_subset(recipe)), "no recipe tests {options:?}");
+    }
+}
+
+/// Decoding in WGSL equals decoding in Rust, up to the one rounding a fused multiply-add saves.
+#[test]
+fn the_gpu_decodes_what_the_codec_decodes() {
+    // The lookup is the same shader in all tiers.
+    let gpu = gpu(None, LimitsChoice::Adapter);
+    for recipe in &recipes() {
+        let codec = parse(recipe);
+        let (rows, cols) = (19, cols_for(&codec, 320));
+        let packed = matrix(&codec, rows, cols, 3);
+        let table = Linear::upload(&gpu, &packed, "table").expect("fits");
+        let ids: Vec<u32> = (0..rows as u32).rev().collect();
+        let ids = gpu.upload("ids", &ids, Purpose::Activations).expect("fits");
+        let y = gpu.upload("y", &vec![GUARD; rows * cols + 8], Purpose::Activations).expect("fits");
+        let out = Rows { buffer: &y, offset: 4, stride: cols as u32 };
+        let mut rec = gpu.record();
+        embed(&mut rec, &table, &ids, 0, rows as u32, out, 1.0, false).expect(recipe);
+        rec.submit().expect(recipe);
+        let got = read(&gpu, &y);
+        let want = packed.decode();
+        assert!(got[..4].iter().chain(&got[4 + rows * cols..]).all(|&v| v == GUARD), "{recipe}: guard words");
+        for row in 0..rows {
+            let want = &want[row * cols..][..cols];
+            let got = &got[4 + (rows - 1 - row) * cols..][..cols];
+            let largest = want.iter().fold(0f32, |m, w| m.max(w.abs()));
+            for (col, (want, got)) in want.iter().zip(got).enumerate() {
+                let close = (want - got).abs() <= 2f32.powi(-22) * largest;
+                assert!(close, "{recipe}: weight [{row}, {col}] is {want}, decoded as {got} on {}", gpu.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_codec_multiplies() {
+    let gpus = tiers();
+    for recipe in MODULES {
+        let codec = parse(recipe);
+        let case = Case { cols: cols_for(&codec, 96), ..PLAIN };
+        for gpu in &gpus {
+            check(gpu, &codec, case, None);
+            check(gpu, &codec, Case { rows: 35, tokens: 11, ..case }, None);
+        }
+        if !gpus[0].is_cpu() {
+            continue;
+        }
+        // The kernels of GPUs, which ask a codec for single octets.
+        check(&gpus[0], &codec, case, Some(Decision::Matvec { lanes: 32, subgroup: 0 }));
+        if ["q5_k", "nf4", "uniform:bits=3"].contains(recipe) {
+            check(&gpus[0], &codec, Case { tokens: 3, ..case }, Some(Decision::Matmul { tile: 64, f16: false }));
+        }
+    }
+}
+
+#[test]
+fn odd_shapes_in_every_kernel() {
+    let codec = parse("q4_0");
+    let shapes =
+        [(1, 32, 1), (3, 96, 1), (17, 576, 1), (130, 1024, 1), (3, 32, 2), (17, 96, 5), (130, 576, 9), (67, 160, 70)];
+    let gpus = tiers();
+    for (rows, cols, tokens) in shapes {
+        check_all(&gpus, &codec, Case { rows, cols, tokens, ..PLAIN });
+    }
+}
+
+#[test]
+fn columns_that_do_not_fill_a_run() {
+    let gpus = tiers();
+    for (recipe, rows, cols, tokens, norm) in [
+        ("f32", 5, 1000, 1, false),
+        ("f32", 5, 1000, 1, true),
+        ("f32", 2, 3, 1, true),
+        ("f32", 9, 37, 6, false),
+        ("f16", 5, 100, 1, false),
+        ("bf16", 5, 100, 1, false),
+    ] {
+        check_all(&gpus, &parse(recipe), Case { rows, cols, tokens, norm, ..PLAIN });
+    }
+}
+
+#[test]
+fn everything_that_fuses() {
+    let codec = parse("q8_0");
+    let cases = [
+        Case { bias: true, ..PLAIN },
+        Case { bias: true, activation: Activation::GeluErf, tokens: 5, ..PLAIN },
+        Case { residual: Added::OtherBuffer, scale: 0.5, tokens: 6, ..PLAIN },
+        Case { residual: Added::InPlace, tokens: 6, ..PLAIN },
+        Case { cap: Some(3.0), scale: 2.0, ..PLAIN },
+        Case { norm: true, ..PLAIN },
+        Case { norm: true, residual: Added::InPlace, bias: true, rows: 34, ..PLAIN },
+        Case { norm: true, gated: true, activation: Activation::Silu, rows: 34, ..PLAIN },
+        Case { gated: true, activation: Activation::GeluTanh, rows: 6, tokens: 3, ..PLAIN },
+        Case {
+            gated: true,
+            activation: Activation::Silu,
+            rows: 150,
+            tokens: 67,
+            bias: true,
+            residual: Added::OtherBuffer,
+            ..PLAIN
+        },
+    ];
+    let gpus = tiers();
+    for case in cases {
+        check_all(&gpus, &codec, case);
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let gpu = gpu(None, LimitsChoice::Adapter);
+    let packed = matrix(&parse("q4_0"), 6, 64, 1);
+    let linear = Linear::upload(&gpu, &packed, "w").expect("fits");
+    let buffer = |floats: u64| gpu.storage("test", 4 * floats, Purpose::Activations).expect("fits");
+    let (x, y, short) = (buffer(128), buffer(64), buffer(3));
+    let refused = |tokens, x, y, epilogue: Epilogue| {
+        let error = forward(&mut gpu.record(), &linear, tokens, x, y, &epilogue).expect_err("does not fit");
+        error.to_string()
+    };
+    let (xs, ys) = (Rows::new(&x, 64), Rows::new(&y, 6));
+    assert!(refused(3, xs, ys, Epilogue::default()).contains("`x` holds 512 bytes, 768"));
+    assert!(refused(2, xs, Rows::new(&short, 6), Epilogue::default()).contains("`y`"));
+    assert!(refused(1, Rows { offset: 2, ..xs }, ys, Epilogue::default()).contains("multiples of 4"));
+    assert!(refused(1, xs, ys, Epilogue { bias: Some(&short), ..Epilogue::default() }).contains("`bias`"));
+    let norm = Some(Norm { weight: &x, eps: 1e-5 });
+    assert!(refused(2, xs, ys, Epilogue { norm, ..Epilogue::default() }).contains("norm"));
+    assert!(Linear::upload_gated(&gpu, &matrix(&parse("q4_0"), 5, 64, 1), "odd").is_err());
+}

@@ -2,4 +2,5 @@
 
 pub mod checksum;
 pub mod hostile;
+pub mod kernel;
 pub mod scratch;

@@ -1,5 +1,6 @@
 //! Tokenizers from the `tokenizer.ggml.*` metadata of a GGUF file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use tokenizers::normalizers::BertNormalizer;
@@ -179,8 +180,15 @@ impl<'a> Source<'a> {
 
     /// SentencePiece BPE: Llama 2, Mistral, Gemma.
     fn sentence_piece(mut self) -> Result<Tokenizer, TokenizerError> {
-        let ranks = bpe::ranks(self.scores()?);
-        let (vocabulary, pieces) = self.spaced_pieces();
+        let mut ranks = bpe::ranks(self.scores()?);
+        let (vocabulary, mut pieces) = self.spaced_pieces(usize::MAX);
+        // Runs of spaces (Gemma has them as user-defined tokens): whatever their scores, they are put together first, as far
+        // as possible from the left.
+        ranks.iter_mut().for_each(|rank| *rank += 1);
+        for (id, text) in self.texts.iter().enumerate().filter(|(id, text)| self.is_space_run(*id, text)) {
+            ranks[id] = 0;
+            pieces.entry(vec![b' '; text.chars().count()].into()).or_insert(id as u32);
+        }
         let longest = pieces.keys().map(|piece| piece.len()).max().unwrap_or(0);
         let add_space_prefix = self.flag(SPACE_PREFIX, true)?;
         self.text_ends(true, false, false)?;
@@ -198,7 +206,7 @@ impl<'a> Source<'a> {
     /// SentencePiece unigram: T5, XLM-RoBERTa.
     fn unigram(mut self) -> Result<Tokenizer, TokenizerError> {
         let scores = self.scores()?;
-        let (vocabulary, pieces) = self.spaced_pieces();
+        let (vocabulary, pieces) = self.spaced_pieces(usize::MAX);
         if let Some((piece, id)) = pieces.iter().find(|(piece, _)| piece.len() > unigram::PIECE_BYTES_MAX) {
             return Err(problem(TOKENS, format!("token {id} has {} bytes", piece.len())));
         }
@@ -229,11 +237,9 @@ impl<'a> Source<'a> {
 
     /// WordPiece. GGUF writes pieces that begin a word with U+2581 and those that continue one without `##`.
     fn word_piece(mut self) -> Result<Tokenizer, TokenizerError> {
-        let (vocabulary, pieces) = self.spaced_pieces();
+        let (vocabulary, pieces) = self.spaced_pieces(1);
         // A vocabulary that knows capitals is made for text that keeps them.
-        let cased = pieces.keys().any(|piece| {
-            std::str::from_utf8(piece).is_ok_and(|text| text.starts_with(' ') && text.chars().any(char::is_uppercase))
-        });
+        let cased = pieces.keys().any(|piece| piece.iter().any(u8::is_ascii_uppercase));
         let lowercase = self.flag(LOWERCASE, !cased)?;
         let strip_accents = self.flag(STRIP_ACCENTS, lowercase)?;
         self.text_ends(true, false, true)?;
@@ -263,19 +269,21 @@ impl<'a> Source<'a> {
         self.finish(Model::ByteLevel(ByteLevel::bytes()), vocabulary, false)
     }
 
-    /// The vocabulary with spaces as spaces, and its ordinary pieces.
-    fn spaced_pieces(&self) -> (Vocabulary, HashMap<Box<[u8]>, u32>) {
+    /// The vocabulary with spaces as spaces, and its ordinary pieces. `spaces` is the number of U+2581 in a text that stand
+    /// for spaces.
+    fn spaced_pieces(&self, spaces: usize) -> (Vocabulary, HashMap<Box<[u8]>, u32>) {
         let mut vocabulary = Vocabulary::default();
         let mut pieces = HashMap::with_capacity(self.texts.len());
         for (id, (text, &kind)) in self.texts.iter().zip(&self.kinds).enumerate() {
             match (kind, byte_token(text)) {
                 (Kind::Byte, Some(byte)) => vocabulary.push(&[byte], kind),
-                (Kind::Normal, _) if !text.is_empty() => {
-                    let text = text.replace('\u{2581}', " ");
+                (Kind::Normal | Kind::UserDefined, _) => {
+                    let text = text.replacen('\u{2581}', " ", spaces);
                     vocabulary.push(text.as_bytes(), kind);
-                    pieces.entry(Box::from(text.as_bytes())).or_insert(id as u32);
+                    if kind == Kind::Normal && !text.is_empty() {
+                        pieces.entry(Box::from(text.as_bytes())).or_insert(id as u32);
+                    }
                 }
-                (Kind::UserDefined, _) => vocabulary.push(text.replace('\u{2581}', " ").as_bytes(), kind),
                 _ => vocabulary.push(text.as_bytes(), kind),
             }
         }
@@ -314,9 +322,20 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
+    /// True for user-defined tokens that are nothing but spaces, written as spaces or as U+2581.
+    fn is_space_run(&self, id: usize, text: &str) -> bool {
+        self.kinds[id] == Kind::UserDefined && !text.is_empty() && text.chars().all(|c| matches!(c, ' ' | '\u{2581}'))
+    }
+
     fn finish(mut self, model: Model, vocabulary: Vocabulary, space_prefix: bool) -> Result<Tokenizer, TokenizerError> {
         let tokens = self.texts.iter().zip(&self.kinds).enumerate();
-        let mut added = AddedTokens::new(tokens.map(|(id, (text, &kind))| (text.as_str(), id as u32, kind)))?;
+        let tokens = tokens.map(|(id, (text, &kind))| {
+            // SentencePiece has its own way with runs of spaces; here they stay what they are called there.
+            let called = matches!(model, Model::SentencePiece(_)) && self.is_space_run(id, text);
+            let name = if called { Cow::from(text.replace(' ', "\u{2581}")) } else { Cow::from(text) };
+            (name, id as u32, kind)
+        });
+        let mut added = AddedTokens::new(tokens)?;
         self.special.complete(&vocabulary, &added, &mut self.notes);
         // Phi-3's control tokens swallow the whitespace behind them; GGUF has no place to say so.
         if self.metadata.str("general.architecture") == Some("phi3") && matches!(model, Model::SentencePiece(_)) {

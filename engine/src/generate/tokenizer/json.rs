@@ -74,14 +74,13 @@ pub(super) fn tokenizer(json: &[u8], sources: &Sources) -> Result<Tokenizer, Tok
     let mut vocabulary = Vocabulary::default();
     for id in 0..size as u32 {
         match (outline.added.get(&id), outline.vocab.get(&id)) {
-            (Some((text, special)), _) => {
-                vocabulary.push(text.as_bytes(), if *special { Kind::Control } else { Kind::UserDefined });
-            }
+            (Some((text, true)), _) => vocabulary.push(text.as_bytes(), Kind::Control),
+            (Some((text, false)), _) => form.push_user_defined(text, &mut vocabulary),
             (None, Some(text)) => form.push(text, &mut vocabulary),
             (None, None) => vocabulary.push(&[], Kind::Unused),
         }
     }
-    let added = outline.added.iter().map(|(&id, (text, _))| (text.as_str(), id, vocabulary.kind(id)));
+    let added = outline.added.iter().map(|(&id, (text, _))| (text.as_str().into(), id, vocabulary.kind(id)));
     let added = AddedTokens::new(added)?;
     let mut special = special_tokens(sources, |name| added.id(name).or_else(|| inner.token_to_id(name)));
     special.unknown = outline.unknown.as_deref().and_then(|name| inner.token_to_id(name));
@@ -122,7 +121,7 @@ pub(super) fn byte_tokenizer(sources: &Sources) -> Result<Tokenizer, TokenizerEr
     for id in 256..size {
         let (text, kind) = named(id).unwrap_or(("", Kind::Unused));
         vocabulary.push(text.as_bytes(), kind);
-        tokens.push((text, id as u32, kind)); // at most 2^16 + 256
+        tokens.push((text.into(), id as u32, kind)); // at most 2^16 + 256
     }
     let added = AddedTokens::new(tokens.into_iter())?;
     let mut special = special_tokens(sources, |name| added.id(name));
@@ -216,6 +215,12 @@ impl Form {
             }
             _ => {}
         }
+    }
+
+    /// Appends an added token that is part of the text.
+    fn push_user_defined(&self, text: &str, vocabulary: &mut Vocabulary) {
+        let text = if self.spaces { text.replace('\u{2581}', " ") } else { text.to_owned() };
+        vocabulary.push(text.as_bytes(), Kind::UserDefined);
     }
 
     /// Appends a piece of the model's vocabulary.

@@ -1,6 +1,7 @@
 //! What the tokens of a vocabulary stand for: their bytes, their kinds, and the added tokens that are cut out of a text
 //! before anything else looks at it.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -106,13 +107,13 @@ struct Matcher {
 }
 
 impl Matcher {
-    fn new(tokens: &[(&str, u32)]) -> Result<Option<Self>, TokenizerError> {
+    fn new(tokens: &[(Cow<str>, u32)]) -> Result<Option<Self>, TokenizerError> {
         if tokens.is_empty() {
             return Ok(None);
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(tokens.iter().map(|(text, _)| text))
+            .build(tokens.iter().map(|(text, _)| text.as_bytes()))
             .map_err(|error| TokenizerError::AddedTokens(error.to_string()))?;
         Ok(Some(Self { automaton, ids: tokens.iter().map(|&(_, id)| id).collect() }))
     }
@@ -125,24 +126,24 @@ const ADDED_BYTES_MAX: usize = 4 << 20;
 impl AddedTokens {
     /// Takes the tokens in order of their ids; of equal names the first counts. Kinds other than control, unknown and
     /// user-defined are passed over.
-    pub(super) fn new<'a>(tokens: impl Iterator<Item = (&'a str, u32, Kind)>) -> Result<Self, TokenizerError> {
+    pub(super) fn new<'a>(tokens: impl Iterator<Item = (Cow<'a, str>, u32, Kind)>) -> Result<Self, TokenizerError> {
         let mut by_name = HashMap::new();
-        let mut all = Vec::new();
-        let mut user_defined = Vec::new();
+        let mut all: Vec<(Cow<str>, u32)> = Vec::new();
+        let mut user_defined: Vec<(Cow<str>, u32)> = Vec::new();
         let mut bytes = 0usize;
         for (text, id, kind) in tokens {
-            if text.is_empty() || !(kind.is_special() || kind == Kind::UserDefined) || by_name.contains_key(text) {
+            if text.is_empty() || !(kind.is_special() || kind == Kind::UserDefined) || by_name.contains_key(&*text) {
                 continue;
             }
             bytes += text.len();
             if bytes > ADDED_BYTES_MAX {
                 return Err(TokenizerError::AddedTokens(format!("more than {ADDED_BYTES_MAX} bytes of added tokens")));
             }
-            by_name.insert(text.to_owned(), id);
-            all.push((text, id));
+            by_name.insert(text.to_string(), id);
             if kind == Kind::UserDefined {
-                user_defined.push((text, id));
+                user_defined.push((text.clone(), id));
             }
+            all.push((text, id));
         }
         Ok(Self {
             all: Matcher::new(&all)?,
@@ -198,7 +199,8 @@ mod tests {
     #[test]
     fn splits_leftmost_longest() {
         let tokens = [("<a>", 7, Kind::Control), ("<a><b>", 8, Kind::Control), ("\n\n", 9, Kind::UserDefined)];
-        let mut added = AddedTokens::new(tokens.into_iter()).unwrap();
+        let tokens = tokens.into_iter().map(|(text, id, kind)| (text.into(), id, kind));
+        let mut added = AddedTokens::new(tokens).unwrap();
         use Fragment::{Text, Token};
         assert_eq!(fragments(&added, "x<a><b>\n\n\n<a>", true), [Text("x"), Token(8), Token(9), Text("\n"), Token(7)]);
         assert_eq!(fragments(&added, "<a>\n\n", false), [Text("<a>"), Token(9)]);

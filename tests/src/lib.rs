@@ -3,4 +3,5 @@
 pub mod checksum;
 pub mod hostile;
 pub mod kernel;
+pub mod models;
 pub mod scratch;

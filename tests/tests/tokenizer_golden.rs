@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tersor_engine::format::{Checkpoint, Meta};
 use tersor_engine::generate::{EncodeOptions, Tokenizer};
+use tersor_tests::models;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/tokenizers")
@@ -107,3 +108,37 @@ macro_rules! golden {
 }
 
 golden!(gpt2, smollm, qwen2, tekken, gpt4o, llama3, llama2, gemma, t5, bert);
+
+#[test]
+fn smollm2() {
+    let tokenizer = Tokenizer::from_checkpoint(&models::open("smollm2-135m")).unwrap();
+    compare("SmolLM2", &tokenizer, &read("smollm2.ids.json"));
+    let im_end = tokenizer.token_id("<|im_end|>");
+    assert_eq!((tokenizer.vocab_size(), tokenizer.bos(), tokenizer.eos()), (49_152, Some(1), im_end));
+    assert_eq!(tokenizer.ends().collect::<Vec<_>>(), [0, 2]);
+}
+
+#[test]
+fn minilm() {
+    let tokenizer = Tokenizer::from_checkpoint(&models::open("minilm-l6")).unwrap();
+    let file = |name| std::fs::read(folder().join("../minilm").join(name)).unwrap();
+    let sentences: Vec<String> = serde_json::from_slice(&file("sentences.json")).unwrap();
+    let ids: Vec<Vec<u32>> = serde_json::from_slice(&file("ids.json")).unwrap();
+    assert_eq!(sentences.len(), ids.len());
+    for (sentence, ids) in sentences.iter().zip(ids) {
+        assert_eq!(tokenizer.encode(sentence, true).unwrap(), ids, "{sentence:?}");
+    }
+    let [cls, sep] = [101, 102];
+    assert_eq!((tokenizer.before_text(), tokenizer.token_id("[SEP]"), tokenizer.bos()), (Some(cls), Some(sep), None));
+}
+
+#[test]
+fn tiny() {
+    let tokenizer = Tokenizer::from_checkpoint(&models::open("tiny")).unwrap();
+    for text in read::<Vec<String>>("texts.json") {
+        let ids = tokenizer.encode(&text, true).unwrap();
+        assert_eq!(ids, text.bytes().map(u32::from).collect::<Vec<_>>());
+        assert_eq!(tokenizer.decode(&ids, true), text);
+    }
+    assert_eq!((tokenizer.vocab_size(), tokenizer.ends().count()), (288, 0));
+}

@@ -127,3 +127,106 @@ fn could_begin_character(bytes: &[u8]) -> bool {
     // The standard library reports an unfinished but so far valid sequence as an error without a length.
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use crate::format::Meta;
+
+    use super::*;
+
+    /// A vocabulary of bytes and one control token, 256.
+    fn tokenizer() -> Arc<Tokenizer> {
+        let meta = Meta::HuggingFace {
+            config: json!({"vocab_size": 257, "tokenizer_class": "bytes"}),
+            generation: None,
+            tokenizer_json: None,
+            tokenizer_config: Some(json!({"added_tokens_decoder": {"256": {"content": "<end>", "special": true}}})),
+            st_metadata: Default::default(),
+        };
+        Arc::new(Tokenizer::from_meta(&meta).unwrap())
+    }
+
+    fn stream(stop: &[&str]) -> StreamDecoder {
+        let stop = stop.iter().map(|&stop| stop.to_owned()).collect();
+        StreamDecoder::new(tokenizer(), StreamOptions { stop, ..StreamOptions::default() })
+    }
+
+    /// The pieces that come out for the bytes that go in, and what the end adds.
+    fn run(stream: &mut StreamDecoder, bytes: &[u8]) -> (Vec<Option<String>>, Option<String>) {
+        (bytes.iter().map(|&byte| stream.push(byte.into())).collect(), stream.finish())
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn characters_come_whole() {
+        let (pieces, end) = run(&mut stream(&[]), "aé😀".as_bytes());
+        assert_eq!(pieces, [some("a"), None, some("é"), None, None, None, some("😀")]);
+        assert_eq!(end, None);
+    }
+
+    #[test]
+    fn broken_bytes_become_replacement_characters_at_once_unfinished_ones_at_the_end() {
+        let (pieces, end) = run(&mut stream(&[]), b"\xff\xc3a\xf0\x9f");
+        assert_eq!(pieces, [some("\u{fffd}"), None, some("\u{fffd}a"), None, None]);
+        assert_eq!(end, some("\u{fffd}"));
+    }
+
+    #[test]
+    fn stop_strings_end_the_text() {
+        let mut stream = stream(&["abcd", "\n\n", ""]);
+        let (pieces, end) = run(&mut stream, "xabcabcdef".as_bytes());
+        let x = some("x");
+        assert_eq!(pieces, [x, None, None, None, some("abc"), None, None, None, None, None]);
+        assert_eq!((end, stream.stopped()), (None, Some("abcd")));
+    }
+
+    #[test]
+    fn what_only_looked_like_a_stop_string_comes_at_the_end() {
+        let mut stream = stream(&["ab😀"]);
+        let (pieces, end) = run(&mut stream, "zab".as_bytes());
+        assert_eq!((pieces, end), (vec![some("z"), None, None], some("ab")));
+        assert_eq!(stream.stopped(), None);
+    }
+
+    #[test]
+    fn control_tokens_are_left_out_or_shown() {
+        assert_eq!(stream(&[]).push(256), None);
+        let options = StreamOptions { show_special: true, ..StreamOptions::default() };
+        assert_eq!(StreamDecoder::new(tokenizer(), options).push(256), some("<end>"));
+        assert_eq!(stream(&[]).push(u32::MAX), None);
+    }
+
+    proptest! {
+        /// The pieces add up to the text before its first stop string.
+        #[test]
+        fn pieces_add_up(text in "[ab\u{e9}\u{1f600}\n]{0,40}", stops in prop::collection::vec("[ab\u{e9}\n]{1,4}", 0..4)) {
+            let stop: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let (pieces, end) = run(&mut stream(&stop), text.as_bytes());
+            let streamed: String = pieces.into_iter().flatten().chain(end).collect();
+            // The end of a stop string decides: a stop string that begins earlier but ends later comes too late.
+            let ends = |stop: &&str| text.match_indices(stop).map(|(at, found)| at + found.len()).min();
+            let expected = match stop.iter().filter_map(ends).min() {
+                None => text.as_str(),
+                Some(end) => {
+                    let starts = stop.iter().filter(|stop| text[..end].ends_with(**stop)).map(|stop| end - stop.len());
+                    &text[..starts.min().unwrap_or(end)]
+                }
+            };
+            prop_assert_eq!(streamed, expected);
+        }
+
+        /// Any bytes come out as the standard library would decode them.
+        #[test]
+        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let (pieces, end) = run(&mut stream(&[]), &bytes);
+            let streamed: String = pieces.into_iter().flatten().chain(end).collect();
+            prop_assert_eq!(streamed, String::from_utf8_lossy(&bytes));
+        }
+    }
+}

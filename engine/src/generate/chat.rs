@@ -15,6 +15,8 @@ use thiserror::Error;
 
 use crate::format::{Checkpoint, GgufMetadata, Meta};
 
+use super::contained;
+
 /// The format that most models without a template of their own have seen.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
@@ -94,10 +96,11 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(STEPS_MAX));
         environment.set_formatter(python_format);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(functions::python_method);
         functions::install(&mut environment);
-        let plain = without_generation_blocks(source);
-        environment.add_template_owned(NAME, plain).map_err(|error| ChatError::Compile(describe(&error)))?;
+        environment
+            .add_template_owned(NAME, rewritten(source))
+            .map_err(|error| ChatError::Compile(describe(&error)))?;
         Ok(Self { environment, source: source.to_owned(), special: Value::from_iter(special), note: None })
     }
 
@@ -105,9 +108,9 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         let template = self.environment.get_template(NAME).map_err(|error| ChatError::Compile(describe(&error)))?;
         let context = context! { messages, add_generation_prompt, ..self.special.clone() };
-        template.render(context).map_err(|error| match functions::refusal(&error) {
-            Some(message) => ChatError::Refused(message),
-            None => ChatError::Render(describe(&error)),
+        let rendered = contained(|| template.render(context));
+        rendered.ok_or_else(|| ChatError::Render("the template engine gave up".to_owned()))?.map_err(|error| {
+            functions::refusal(&error).map_or_else(|| ChatError::Render(describe(&error)), ChatError::Refused)
         })
     }
 
@@ -156,18 +159,21 @@ fn gguf_special_tokens(metadata: &GgufMetadata) -> Vec<(String, String)> {
     names.into_iter().filter_map(token).collect()
 }
 
-/// `{% generation %}` marks what a model is trained to say; for prompts it is nothing but a block. A block that is always
-/// taken keeps the trimming around it.
-fn without_generation_blocks(source: &str) -> String {
-    if !source.contains("generation") {
-        return source.to_owned();
-    }
-    let tag = |name: &str| Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}"));
-    let (Ok(begin), Ok(end)) = (tag("generation"), tag("endgeneration")) else {
-        return source.to_owned(); // fixed patterns: they compile
-    };
-    let source = begin.replace_all(source, "{%$1 if true $2%}");
-    end.replace_all(&source, "{%$1 endif $2%}").into_owned()
+/// The template in words that this Jinja has.
+///
+/// `{% generation %}` marks what a model is trained to say; for prompts it is nothing but a block, and a block that is always
+/// taken keeps the trimming around it. `[::-1]` becomes a method, since minijinja's slices with negative steps panic on what
+/// is empty.
+fn rewritten(source: &str) -> String {
+    const REWRITES: [(&str, &str); 3] = [
+        (r"\{%([-+]?)\s*generation\s*([-+]?)%\}", "{%$1 if true $2%}"),
+        (r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}", "{%$1 endif $2%}"),
+        (r"\[\s*:\s*:\s*-\s*1\s*\]", ".__reversed__()"),
+    ];
+    REWRITES.iter().fold(source.to_owned(), |source, (pattern, replacement)| match Regex::new(pattern) {
+        Ok(pattern) => pattern.replace_all(&source, *replacement).into_owned(),
+        Err(_) => source, // never: the patterns are fixed
+    })
 }
 
 /// Prints values as Python does where Jinja's output differs: `None`, `True`, `False`.

@@ -284,7 +284,7 @@ TEMPLATES = {
 {{ messages | map(attribute='role') | unique | list | tojson }} {{ messages | rejectattr('role', 'eq', 'user') | list | count }}
 {{ missing }}{{ missing is defined }} {{ none }} {{ true and not false }} {{ 7 // 2 }} {{ 7 % 4 }} {{ 2 ** 3 }} {{ 1.5 }} {{ "%s-%d" | format("x", 3) }}
 {{ [1, 2] + [3] }} {{ 'b' in 'abc' }} {{ ('x' if messages else 'y') }} {{ {'k': 1}['k'] }} {{ range(3) | list }} {{ unk_token }}
-{{ messages[0]['content'] | replace('\n', ' ') | upper | e }} {{ 'a' < 'b' }} {{ dict(a=1)['a'] }} {{ '  x '.strip() ~ 'y'.capitalize() }}
+{{ messages[0]['content'] | replace('\n', ' ') | upper }} {{ 'a' < 'b' }} {{ dict(a=1)['a'] }} {{ '  x '.strip() ~ 'y'.capitalize() }}
 {%- set x = 'in' %}{% if true %}{% set x = 'out' %}{% endif %}
 {{ x }}
 

@@ -1,7 +1,7 @@
 //! What transformers adds to Jinja: `raise_exception`, `strftime_now`, and a `tojson` that writes as Python's `json` does.
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::Value as Json;
 use web_time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,19 @@ pub(super) fn install(environment: &mut Environment) {
         strftime(seconds, &format)
     });
     environment.add_filter("tojson", tojson);
+}
+
+/// Python's methods on strings, lists and maps, and `__reversed__` for what [`super::rewritten`] puts in the place of `[::-1]`.
+pub(super) fn python_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    match (method, value.as_str()) {
+        ("__reversed__", Some(text)) => Ok(text.chars().rev().collect::<String>().into()),
+        ("__reversed__", None) => {
+            let mut items: Vec<Value> = value.try_iter()?.collect();
+            items.reverse();
+            Ok(items.into())
+        }
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
+    }
 }
 
 /// The message of the `raise_exception` that an error comes from.

@@ -74,6 +74,9 @@ impl Word {
     }
 }
 
+/// What pairs of tokens become: `(left, right)` → `(rank, merged)`.
+pub(super) type Merges = HashMap<(u32, u32), (u32, u32)>;
+
 /// Byte-level BPE.
 #[derive(Debug)]
 pub(super) struct ByteLevel {
@@ -81,8 +84,7 @@ pub(super) struct ByteLevel {
     /// Token of each byte. Some vocabularies lack bytes that their training text lacked (SmolLM2 has no `0x04`): such
     /// bytes are dropped, as Hugging Face's tokenizers do.
     pub(super) bytes: Box<[Option<u32>; 256]>,
-    /// `(left, right)` → `(rank, merged)`.
-    pub(super) merges: HashMap<(u32, u32), (u32, u32)>,
+    pub(super) merges: Merges,
     /// Tokens that are taken whole where a word equals one, whatever the merges say (Llama 3).
     pub(super) whole_words: Option<HashMap<Box<[u8]>, u32>>,
 }

@@ -7,7 +7,7 @@ use tokenizers::normalizers::BertNormalizer;
 
 use crate::format::{GgufArray, GgufMetadata, GgufValue};
 
-use super::bpe::{self, ByteLevel, SentencePiece};
+use super::bpe::{self, ByteLevel, Merges, SentencePiece};
 use super::charsmap::CharsMap;
 use super::pretokenize::PreTokenizer;
 use super::unigram::{self, Unigram};
@@ -66,15 +66,15 @@ impl<'a> Source<'a> {
                 return Err(problem(TOKENS, format!("tokens {first} and {id} are both {text:?}")));
             }
         }
-        let special = special_tokens(metadata, model)?;
+        let mut notes = Vec::new();
+        let mut special = special_tokens(metadata, model)?;
+        special.drop_strangers(texts.len(), &mut notes);
         let kinds = match array(metadata, TOKEN_TYPE)? {
             None => {
                 let mut kinds = vec![Kind::Normal; texts.len()];
                 let controls = [special.bos, special.eos, special.end_of_turn, special.padding, special.unknown];
                 for id in controls.into_iter().flatten() {
-                    if let Some(kind) = kinds.get_mut(id as usize) {
-                        *kind = Kind::Control;
-                    }
+                    kinds[id as usize] = Kind::Control;
                 }
                 kinds
             }
@@ -86,7 +86,7 @@ impl<'a> Source<'a> {
                 types.into_iter().map(Kind::from_gguf).collect()
             }
         };
-        Ok(Self { metadata, texts, kinds, special, notes: Vec::new() })
+        Ok(Self { metadata, texts, kinds, special, notes })
     }
 
     /// Scores, one a token, all finite.
@@ -147,10 +147,10 @@ impl<'a> Source<'a> {
         self.finish(Model::ByteLevel(model), vocabulary, false)
     }
 
-    /// The list of merges as `(left, right)` → `(rank, merged)`.
-    fn merges(&self, pieces: &HashMap<Box<[u8]>, u32>) -> Result<HashMap<(u32, u32), (u32, u32)>, TokenizerError> {
+    /// The list of merges, all of them of tokens to a token.
+    fn merges(&self, pieces: &HashMap<Box<[u8]>, u32>) -> Result<Merges, TokenizerError> {
         let lines = strings(self.metadata, MERGES)?.ok_or(TokenizerError::Missing(MERGES))?;
-        let mut merges = HashMap::with_capacity(lines.len());
+        let mut merges = Merges::with_capacity(lines.len());
         let (mut left, mut right) = (Vec::new(), Vec::new());
         for (rank, line) in lines.iter().enumerate() {
             let token = |bytes: &[u8]| {
@@ -309,7 +309,6 @@ impl<'a> Source<'a> {
 
     /// Settles what goes around a text, given what the kind of tokenizer usually does.
     fn text_ends(&mut self, bos: bool, eos: bool, sep: bool) -> Result<(), TokenizerError> {
-        let sep_id = id(self.metadata, "tokenizer.ggml.seperator_token_id")?; // sic
         if self.flag(ADD_BOS, bos)? {
             self.special.before_text = self.special.bos;
         }
@@ -317,7 +316,7 @@ impl<'a> Source<'a> {
             self.special.after_text = self.special.eos;
         }
         if self.flag(ADD_SEP, sep)? && self.special.after_text.is_none() {
-            self.special.after_text = sep_id.or(self.special.eos);
+            self.special.after_text = self.special.separator.or(self.special.eos);
         }
         Ok(())
     }
@@ -336,7 +335,7 @@ impl<'a> Source<'a> {
             (name, id as u32, kind)
         });
         let mut added = AddedTokens::new(tokens)?;
-        self.special.complete(&vocabulary, &added, &mut self.notes);
+        self.special.complete(&added);
         // Phi-3's control tokens swallow the whitespace behind them; GGUF has no place to say so.
         if self.metadata.str("general.architecture") == Some("phi3") && matches!(model, Model::SentencePiece(_)) {
             for (id, kind) in self.kinds.iter().enumerate() {
@@ -364,6 +363,7 @@ fn special_tokens(metadata: &GgufMetadata, model: &str) -> Result<SpecialTokens,
         bos: id(metadata, "tokenizer.ggml.cls_token_id")?.or(bos),
         eos: id(metadata, "tokenizer.ggml.eos_token_id")?.or(eos),
         end_of_turn: id(metadata, "tokenizer.ggml.eot_token_id")?,
+        separator: id(metadata, "tokenizer.ggml.seperator_token_id")?, // sic
         unknown: id(metadata, "tokenizer.ggml.unknown_token_id")?.or(unknown),
         padding: id(metadata, "tokenizer.ggml.padding_token_id")?.or(padding),
         ..SpecialTokens::default()

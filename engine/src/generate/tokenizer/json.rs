@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
+use tokenizers::AddedToken;
+
+use crate::generate::contained;
 
 use super::bpe::{self, ByteLevel};
 use super::gguf::byte_token;
@@ -36,15 +39,22 @@ impl std::fmt::Debug for JsonModel {
 }
 
 impl JsonModel {
-    fn new(inner: tokenizers::Tokenizer) -> Self {
+    /// `size` is the number of ids.
+    fn new(inner: tokenizers::Tokenizer, size: usize) -> Result<Self, TokenizerError> {
         let mut model = Self { inner: Mutex::new(inner), before_text: None };
-        let ids = |add_special| model.encode("a", EncodeOptions { add_special, parse_special: true }).ok();
-        let before_text = match (ids(true), ids(false)) {
-            (Some(with), Some(without)) if !with.starts_with(&without) => with.first().copied(),
-            _ => None,
-        };
-        model.before_text = before_text;
-        model
+        let ids =
+            |add_special| model.encode("a", EncodeOptions { add_special, parse_special: true }).unwrap_or_default();
+        let (with, without) = (ids(true), ids(false));
+        // The tokens around a text are numbers in the file.
+        if let Some(id) = with.iter().find(|&&id| id as usize >= size) {
+            return Err(TokenizerError::Json(format!(
+                "token {id} is put around texts, but there are only {size} tokens"
+            )));
+        }
+        if !with.starts_with(&without) {
+            model.before_text = with.first().copied();
+        }
+        Ok(model)
     }
 
     /// The first of the tokens put around a text, if it stands before the text.
@@ -56,7 +66,8 @@ impl JsonModel {
         // A panic while the lock was held cannot have left the setting half-made.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.set_encode_special_tokens(!options.parse_special);
-        let encoding = inner.encode_fast(text, options.add_special);
+        let encoding = contained(|| inner.encode_fast(text, options.add_special))
+            .ok_or_else(|| TokenizerError::Encode("the tokenizers library gave up".to_owned()))?;
         Ok(encoding.map_err(|error| TokenizerError::Encode(error.to_string()))?.get_ids().to_vec())
     }
 }
@@ -70,23 +81,26 @@ pub(super) fn tokenizer(json: &[u8], sources: &Sources) -> Result<Tokenizer, Tok
     inner.with_padding(None);
 
     let form = Form::of(outline.decoder.as_ref());
-    let size = outline.vocab.keys().chain(outline.added.keys()).max().map_or(0, |&id| id as usize + 1);
+    // The crate gives added tokens ids of its own where the file's do not follow the vocabulary.
+    let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+    let size = outline.vocab.keys().chain(added.keys()).max().map_or(0, |&id| id as usize + 1);
     let mut vocabulary = Vocabulary::default();
     for id in 0..size as u32 {
-        match (outline.added.get(&id), outline.vocab.get(&id)) {
-            (Some((text, true)), _) => vocabulary.push(text.as_bytes(), Kind::Control),
-            (Some((text, false)), _) => form.push_user_defined(text, &mut vocabulary),
+        match (added.get(&id), outline.vocab.get(&id)) {
+            (Some(token), _) if token.special => vocabulary.push(token.content.as_bytes(), Kind::Control),
+            (Some(token), _) => form.push_user_defined(&token.content, &mut vocabulary),
             (None, Some(text)) => form.push(text, &mut vocabulary),
             (None, None) => vocabulary.push(&[], Kind::Unused),
         }
     }
-    let added = outline.added.iter().map(|(&id, (text, _))| (text.as_str().into(), id, vocabulary.kind(id)));
+    let added = added.iter().map(|(&id, token)| (token.content.as_str().into(), id, vocabulary.kind(id)));
     let added = AddedTokens::new(added)?;
     let mut special = special_tokens(sources, |name| added.id(name).or_else(|| inner.token_to_id(name)));
     special.unknown = outline.unknown.as_deref().and_then(|name| inner.token_to_id(name));
     let mut notes = Vec::new();
-    special.complete(&vocabulary, &added, &mut notes);
-    let model = Model::Json(JsonModel::new(inner));
+    special.drop_strangers(size, &mut notes);
+    special.complete(&added);
+    let model = Model::Json(Box::new(JsonModel::new(inner, size)?));
     Ok(Tokenizer { model, vocabulary, added, special, space_prefix: form.space_prefix, notes })
 }
 
@@ -125,11 +139,12 @@ pub(super) fn byte_tokenizer(sources: &Sources) -> Result<Tokenizer, TokenizerEr
     }
     let added = AddedTokens::new(tokens.into_iter())?;
     let mut special = special_tokens(sources, |name| added.id(name));
+    let mut notes = Vec::new();
+    special.drop_strangers(vocabulary.len(), &mut notes);
+    special.complete(&added);
     let flag = |key| sources.tokenizer_config.and_then(|config| config.get(key)?.as_bool()).unwrap_or(false);
     special.before_text = special.bos.filter(|_| flag("add_bos_token"));
     special.after_text = special.eos.filter(|_| flag("add_eos_token"));
-    let mut notes = Vec::new();
-    special.complete(&vocabulary, &added, &mut notes);
     let model = Model::ByteLevel(ByteLevel::bytes());
     Ok(Tokenizer { model, vocabulary, added, special, space_prefix: false, notes })
 }

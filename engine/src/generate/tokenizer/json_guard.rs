@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use base64::Engine;
+use regex::Regex;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::Value;
@@ -20,8 +21,6 @@ use super::unigram::PIECE_BYTES_MAX;
 pub(super) struct Outline {
     /// Texts of the model's vocabulary by id.
     pub(super) vocab: HashMap<u32, String>,
-    /// Added tokens by id: text, and whether the token is special.
-    pub(super) added: std::collections::BTreeMap<u32, (String, bool)>,
     /// The decoder.
     pub(super) decoder: Option<Value>,
     /// Name of the token for the unknown.
@@ -42,9 +41,6 @@ struct File {
 #[derive(Deserialize)]
 struct Added {
     id: u32,
-    content: String,
-    #[serde(default)]
-    special: bool,
 }
 
 #[derive(Deserialize)]
@@ -79,8 +75,7 @@ impl Outline {
             Vocab::Ids(ids) => ids.into_iter().map(|(text, id)| (id, text)).collect(),
             Vocab::Scores(texts) => (0..).zip(texts).collect(),
         };
-        let added = file.added_tokens.into_iter().map(|token| (token.id, (token.content, token.special)));
-        Ok(Self { vocab, added: added.collect(), decoder: file.decoder, unknown })
+        Ok(Self { vocab, decoder: file.decoder, unknown })
     }
 }
 
@@ -141,6 +136,11 @@ fn each_object(
 }
 
 fn check_normalizer(object: &serde_json::Map<String, Value>) -> Result<(), String> {
+    if object.contains_key("content")
+        && let Some(pattern) = object.get("pattern")
+    {
+        check_replaced(pattern)?;
+    }
     let map = match object.get("precompiled_charsmap") {
         None if object.get("type").and_then(Value::as_str) == Some("Precompiled") => None,
         None => return Ok(()),
@@ -150,6 +150,22 @@ fn check_normalizer(object: &serde_json::Map<String, Value>) -> Result<(), Strin
     match bytes.and_then(|bytes| CharsMap::parse(&bytes)) {
         Some(map) if map.is_closed() => Ok(()),
         _ => Err("precompiled_charsmap is not a character map".to_owned()),
+    }
+}
+
+/// The crate cannot replace nothing by something.
+fn check_replaced(pattern: &Value) -> Result<(), String> {
+    let text = |key: &str| pattern.get(key).and_then(Value::as_str);
+    let pattern = text("Regex").map(|pattern| (pattern, Regex::new(pattern)));
+    let finds_nothing = |regex: &Regex| {
+        ["", "a", "a ", " .", "0"].iter().any(|text| regex.find_iter(text).any(|found| found.is_empty()))
+    };
+    match pattern {
+        Some((pattern, Ok(regex))) if finds_nothing(&regex) => {
+            Err(format!("a normalizer replaces {pattern:?}, which matches nothing at all"))
+        }
+        _ if text("String") == Some("") => Err("a normalizer replaces an empty text".to_owned()),
+        _ => Ok(()),
     }
 }
 

@@ -86,6 +86,7 @@ struct SpecialTokens {
     bos: Option<u32>,
     eos: Option<u32>,
     end_of_turn: Option<u32>,
+    separator: Option<u32>,
     unknown: Option<u32>,
     padding: Option<u32>,
     ends: BTreeSet<u32>,
@@ -99,7 +100,7 @@ enum Model {
     SentencePiece(bpe::SentencePiece),
     Unigram(unigram::Unigram),
     WordPiece(wordpiece::WordPiece),
-    Json(json::JsonModel),
+    Json(Box<json::JsonModel>),
 }
 
 impl Tokenizer {

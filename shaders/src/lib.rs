@@ -80,8 +80,7 @@ pub fn compose(kernel: &str, options: &[(&str, Value)]) -> Result<Composed, Comp
         _ => None,
     });
     let declared = compose::declarations(&Embedded, kernel, codec)?.options;
-    let (given, rest): (Vec<_>, Vec<_>) =
-        options.iter().cloned().partition(|o| declared.iter().any(|d| d.name == o.0));
+    let (given, rest): (Vec<_>, Vec<_>) = options.iter().cloned().partition(|o| declared.iter().any(|d| d.name == o.0));
     let given: Options = given.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
     let complete = compose::complete(&Embedded, kernel, &given)?;
     let error = |message| ComposeError { module: kernel.to_owned(), line: 0, message };

@@ -62,13 +62,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     if model == "smollm2-135m" {
         compare.args(["--rotate", "1"]);
     }
-    compare
-        .args(["--prompt", prompt.trim()])
-        .arg("--json")
-        .arg(&json)
-        .arg("--html")
-        .arg(&html)
-        .args(further);
+    compare.args(["--prompt", prompt.trim()]).arg("--json").arg(&json).arg("--html").arg(&html).args(further);
     shell::run(&mut compare)?;
     println!("\nreport: {}\n        {}", html.display(), json.display());
     Ok(())

@@ -114,10 +114,7 @@ pub(super) fn instance() -> wgpu::Instance {
 
 pub(super) fn tier_of(adapter: &wgpu::Adapter) -> Tier {
     let features = adapter.features();
-    Tier {
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroup: features.contains(wgpu::Features::SUBGROUP),
-    }
+    Tier { f16: features.contains(wgpu::Features::SHADER_F16), subgroup: features.contains(wgpu::Features::SUBGROUP) }
 }
 
 /// Lists the adapters, best first is not promised: the order is the driver's.

@@ -16,7 +16,9 @@ pub enum GpuError {
     BadSetting { variable: &'static str, value: String, allowed: &'static str },
     #[error("the adapter {adapter} refuses a device: {reason}")]
     DeviceRequest { adapter: String, reason: String },
-    #[error("out of GPU memory allocating {label}: {bytes} bytes asked, {in_use} in use, limit {limit}; close other programs, use a smaller context, or a recipe with fewer bits")]
+    #[error(
+        "out of GPU memory allocating {label}: {bytes} bytes asked, {in_use} in use, limit {limit}; close other programs, use a smaller context, or a recipe with fewer bits"
+    )]
     OutOfMemory { label: String, bytes: u64, in_use: u64, limit: String },
     #[error("{label} needs a buffer of {bytes} bytes, the adapter's limit is {limit}")]
     BufferTooLarge { label: String, bytes: u64, limit: u64 },

@@ -38,12 +38,7 @@ pub(super) fn key(name: &str, options: &[(&str, OptionValue)]) -> String {
     key
 }
 
-pub(super) fn compile(
-    gpu: &Gpu,
-    key: &str,
-    name: &str,
-    options: &[(&str, OptionValue)],
-) -> Result<Kernel, GpuError> {
+pub(super) fn compile(gpu: &Gpu, key: &str, name: &str, options: &[(&str, OptionValue)]) -> Result<Kernel, GpuError> {
     let device = &gpu.0.device;
     let composed = tersor_shaders::compose(name, options)?;
     let info = composed.info;
@@ -94,7 +89,8 @@ pub(super) fn compile(
             }],
         })
     });
-    let layouts: Vec<_> = [Some(&storage_layout), uniform_layout.as_ref()].into_iter().filter(Option::is_some).collect();
+    let layouts: Vec<_> =
+        [Some(&storage_layout), uniform_layout.as_ref()].into_iter().filter(Option::is_some).collect();
     let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: Some(key),
         bind_group_layouts: &layouts,

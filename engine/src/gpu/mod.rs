@@ -49,7 +49,8 @@ impl GpuOptions {
     pub fn from_env() -> Result<Self, GpuError> {
         let get = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let memory = get("TERSOR_MEMORY").map(|value| {
-            let bad = GpuError::BadSetting { variable: "TERSOR_MEMORY", value: value.clone(), allowed: "a number of bytes" };
+            let bad =
+                GpuError::BadSetting { variable: "TERSOR_MEMORY", value: value.clone(), allowed: "a number of bytes" };
             value.parse::<u64>().map_err(|_| bad)
         });
         Ok(Self {
@@ -142,12 +143,9 @@ impl Gpu {
         let sink = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             let error = match error {
-                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory {
-                    label: "a buffer".into(),
-                    bytes: 0,
-                    in_use: 0,
-                    limit: "unknown".into(),
-                },
+                wgpu::Error::OutOfMemory { .. } => {
+                    GpuError::OutOfMemory { label: "a buffer".into(), bytes: 0, in_use: 0, limit: "unknown".into() }
+                }
                 other => GpuError::Validation(other.to_string()),
             };
             lock(&sink).get_or_insert(error);
@@ -423,9 +421,7 @@ impl Gpu {
         self.poll();
         let mapped = receiver.await;
         self.check()?;
-        mapped
-            .map_err(|e| GpuError::Readback(e.to_string()))?
-            .map_err(|e| GpuError::Readback(e.to_string()))?;
+        mapped.map_err(|e| GpuError::Readback(e.to_string()))?.map_err(|e| GpuError::Readback(e.to_string()))?;
         let view = staging.slice(..).get_mapped_range().map_err(|e| GpuError::Readback(e.to_string()))?;
         let start = (offset - from) as usize;
         Ok(view[start..start + bytes as usize].to_vec())

@@ -127,9 +127,8 @@ impl Recorder {
             let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);
             return Err(fail(format!("binding {unknown} is not one of the shader's")));
         }
-        let key: Vec<u64> = std::iter::once(k.id)
-            .chain(slices.iter().flat_map(|(_, s)| [s.buffer.0.id, s.offset, s.size]))
-            .collect();
+        let key: Vec<u64> =
+            std::iter::once(k.id).chain(slices.iter().flat_map(|(_, s)| [s.buffer.0.id, s.offset, s.size])).collect();
         self.gpu.bind_group(key, || {
             let entries: Vec<_> = slices
                 .iter()

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -20,6 +21,8 @@ struct Repository {
     lie: bool,
     /// Break the connection once, after this many bytes of a body.
     break_after: Option<usize>,
+    /// Never finish the large file's body.
+    stall: bool,
     log: Vec<String>,
 }
 
@@ -81,6 +84,10 @@ impl Server {
     }
 
     fn fetch(&self, name: &str, cache: &Path, token: Option<&str>) -> Output {
+        self.command(name, cache, token).output().unwrap()
+    }
+
+    fn command(&self, name: &str, cache: &Path, token: Option<&str>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tersor"));
         command
             .args(["fetch", name])
@@ -93,7 +100,7 @@ impl Server {
             Some(token) => command.env("HF_TOKEN", token),
             None => command.env_remove("HF_TOKEN"),
         };
-        command.output().unwrap()
+        command
     }
 }
 
@@ -160,8 +167,14 @@ fn answer(mut stream: TcpStream, repository: &Mutex<Repository>) {
         }
         _ => body,
     };
+    let stall = repo.stall && method == "GET" && is_large(file);
+    let sent = if stall { &body[..body.len() / 2] } else { sent };
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
     send(status, &marks, sent, body.len());
+    drop(repo);
+    if stall {
+        std::thread::sleep(Duration::from_secs(60));
+    }
 }
 
 fn repository() -> Repository {
@@ -230,6 +243,31 @@ fn a_gated_model_asks_for_a_token_and_takes_it() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("HF_TOKEN"), "{said}");
     path_of(&server.fetch("org/gated", cache.path(), Some("secret")));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_download_that_hangs_and_what_arrived_is_kept() {
+    let server = Server::start(Repository { stall: true, ..repository() });
+    let cache = tempfile::tempdir().unwrap();
+    let mut child = server.command("org/model", cache.path(), None).stderr(Stdio::piped()).spawn().unwrap();
+    let part = cache.path().join("hub/org--model").join(COMMIT).join("model.safetensors.part");
+    let begin = Instant::now();
+    while part.metadata().map_or(0, |m| m.len()) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the download did not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+
+    server.repository.lock().unwrap().stall = false;
+    let folder = path_of(&server.fetch("org/model", cache.path(), None));
+    let repo = server.repository.lock().unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), repo.files["model.safetensors"]);
+    let last = repo.log.iter().rfind(|l| l.starts_with("GET") && l.contains("model.safetensors")).unwrap();
+    assert!(!last.contains(" 0-"), "it began again: {last}");
 }
 
 #[test]

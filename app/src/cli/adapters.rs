@@ -1,7 +1,7 @@
 //! `tersor adapters`.
 
 use anyhow::{Result, bail};
-use tersor_engine::session::report::Adapter;
+use tersor_engine::gpu::AdapterSummary;
 use tersor_engine::session::{Command, Report};
 
 use super::{Context, out};
@@ -36,7 +36,7 @@ pub fn run(context: &Context) -> Result<()> {
             adapter.name.clone(),
             adapter.backend.clone(),
             adapter.kind.clone(),
-            adapter.tier.clone(),
+            adapter.tier.to_string(),
             subgroup(adapter),
             units::bytes(adapter.max_binding),
             units::bytes(adapter.max_buffer),
@@ -44,10 +44,14 @@ pub fn run(context: &Context) -> Result<()> {
             adapter.driver.clone(),
         ]);
     }
-    out::print(table.without_empty_columns())
+    out::print(table.without_empty_columns())?;
+    if found.chosen.is_none() {
+        bail!("none of them is the adapter that was asked for");
+    }
+    Ok(())
 }
 
-fn subgroup(adapter: &Adapter) -> String {
+fn subgroup(adapter: &AdapterSummary) -> String {
     match adapter.subgroup_size {
         [0, _] | [_, 0] => String::new(),
         [min, max] if min == max => min.to_string(),

@@ -50,6 +50,9 @@ struct Global {
     /// Limits to work within: adapter (what it has) or webgpu-default
     #[arg(long, global = true, env = "TERSOR_LIMITS", value_name = "LIMITS", help_heading = "Global options")]
     limits: Option<String>,
+    /// Bytes of GPU memory to use at most; what the adapter has by default
+    #[arg(long, global = true, env = "TERSOR_MEMORY", value_name = "BYTES", help_heading = "Global options")]
+    memory: Option<u64>,
     /// Also write the result to this file, as docs/json-schema.md describes it; - is standard output
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     json: Option<PathBuf>,
@@ -168,8 +171,8 @@ struct Context {
 impl Context {
     /// Starts the engine.
     fn client(&self) -> anyhow::Result<Client> {
-        let Global { adapter, tier, limits, .. } = &self.global;
-        let options = Options { adapter: adapter.clone(), tier: tier.clone(), limits: limits.clone() };
+        let Global { adapter, tier, limits, memory, .. } = &self.global;
+        let options = Options { adapter: adapter.clone(), tier: tier.clone(), limits: limits.clone(), memory: *memory };
         Client::start(options, self.cancel.clone())
     }
 
@@ -204,8 +207,19 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Runs the program.
+/// Keeps Mesa's device-selection layer from complaining on standard error where there is no desktop to ask about.
+///
+/// The layer looks for a Wayland display in `XDG_RUNTIME_DIR`, and libwayland prints an error when that is not set.
+fn silence_device_selection() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: called first thing in `main`, while this is the only thread.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// Runs the program. To be called first thing in the process, while it has one thread.
 pub fn main() -> ExitCode {
+    silence_device_selection();
     let args = Args::parse();
     let cancel = Cancel::new();
     let switch = cancel.clone();

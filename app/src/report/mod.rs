@@ -147,7 +147,7 @@ mod tests {
             device: Device {
                 name: "llvmpipe (Vulkan)".into(),
                 driver: "Mesa".into(),
-                tier: "f16+subgroup".into(),
+                tier: tersor_engine::gpu::Tier { f16: true, subgroup: true },
                 limits: "adapter".into(),
                 software: true,
             },

@@ -1,10 +1,10 @@
 //! Which adapters there are, what each can do, and how much memory it has.
 
 use super::GpuError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the kernels may use beyond portable WebGPU (f32, no subgroups). Read from the adapter at run time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tier {
     /// 16-bit floats in shaders.
     pub f16: bool,
@@ -79,7 +79,7 @@ impl LimitsChoice {
 }
 
 /// One adapter, as `tersor adapters` lists it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdapterSummary {
     pub index: usize,
     pub name: String,
@@ -154,10 +154,23 @@ async fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     instance.enumerate_adapters(wgpu::Backends::all()).await
 }
 
+/// Index of the adapter that a device would be opened on, in the list of [`adapters`].
+///
+/// # Errors
+/// [`GpuError::NoAdapter`] or [`GpuError::UnknownAdapter`].
+pub async fn chosen(asked: Option<&str>) -> Result<usize, GpuError> {
+    index_of(&enumerate(&instance()).await, asked)
+}
+
 /// Chooses an adapter: by index or part of its name (any case), else a discrete GPU before an integrated one before
 /// anything else.
 pub(super) async fn choose(asked: Option<&str>) -> Result<wgpu::Adapter, GpuError> {
-    let all = enumerate(&instance()).await;
+    let mut all = enumerate(&instance()).await;
+    let index = index_of(&all, asked)?;
+    Ok(all.swap_remove(index))
+}
+
+fn index_of(all: &[wgpu::Adapter], asked: Option<&str>) -> Result<usize, GpuError> {
     if all.is_empty() {
         return Err(GpuError::NoAdapter);
     }
@@ -169,9 +182,7 @@ pub(super) async fn choose(asked: Option<&str>) -> Result<wgpu::Adapter, GpuErro
             _ => names.iter().position(|n| n.to_lowercase().contains(&wanted)),
         };
         let available = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect::<Vec<_>>().join("; ");
-        return found
-            .and_then(|i| all.into_iter().nth(i))
-            .ok_or_else(|| GpuError::UnknownAdapter { asked: asked.to_owned(), available });
+        return found.ok_or_else(|| GpuError::UnknownAdapter { asked: asked.to_owned(), available });
     }
     let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
@@ -180,7 +191,8 @@ pub(super) async fn choose(asked: Option<&str>) -> Result<wgpu::Adapter, GpuErro
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
     };
-    all.into_iter().min_by_key(rank).ok_or(GpuError::NoAdapter)
+    let best = all.iter().enumerate().min_by_key(|(_, adapter)| rank(adapter));
+    best.map(|(index, _)| index).ok_or(GpuError::NoAdapter)
 }
 
 /// Bytes that the adapter's buffers may take together, where that can be known.

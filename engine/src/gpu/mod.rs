@@ -11,7 +11,7 @@ mod kernel;
 mod profile;
 mod recorder;
 
-pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters};
+pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters, chosen};
 pub use buffer::{Buffer, BufferSlice, MemoryReport, Purpose};
 pub use error::GpuError;
 pub use kernel::Kernel;

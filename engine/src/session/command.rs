@@ -15,10 +15,12 @@ pub struct Slot(pub u32);
 pub struct Options {
     /// Part of an adapter's name, or its number in the list; the best one when `None`.
     pub adapter: Option<String>,
-    /// `portable`, `f16`, `subgroup` or `f16+subgroup`; what the adapter has when `None`.
+    /// `portable`, `f16`, `subgroup` or `full`; what the adapter has when `None`.
     pub tier: Option<String>,
     /// `adapter` (what it has) or `webgpu-default`; the former when `None`.
     pub limits: Option<String>,
+    /// Bytes that buffers may take together; what the adapter has when `None`.
+    pub memory: Option<u64>,
 }
 
 /// Where a model's bytes come from.

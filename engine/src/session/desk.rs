@@ -2,29 +2,37 @@
 
 use super::command::{Inspect, Source};
 use super::event::{EventKind, Failure};
-use super::report::Report;
+use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::{Command, Options, inspect};
 use crate::format::Checkpoint;
+use crate::gpu;
 use crate::progress::Cancelled;
 
 pub(super) struct Desk {
-    _options: Options,
+    options: Options,
 }
 
 impl Desk {
     pub(super) fn new(options: Options) -> Self {
-        Self { _options: options }
+        Self { options }
     }
 
     /// Carries out one command.
     pub(super) async fn execute(&mut self, command: Command, reporter: &Reporter) -> Result<(), Interruption> {
         let report = match command {
+            Command::Adapters => self.adapters().await,
             Command::Inspect(command) => inspect_model(command, reporter)?,
             other => return Err(fail(format!("this build cannot do this yet: {other:?}"))),
         };
         reporter.emit(EventKind::Report(Box::new(report)));
         Ok(())
+    }
+
+    async fn adapters(&self) -> Report {
+        let adapters = gpu::adapters().await;
+        let chosen = gpu::chosen(self.options.adapter.as_deref()).await.ok();
+        Report::Adapters(report::Adapters { adapters, chosen })
     }
 }
 

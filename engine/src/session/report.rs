@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::{AdapterSummary, Tier};
+
 /// A report of one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "schema")]
@@ -35,57 +37,24 @@ pub enum Report {
     Embed(Embedded),
 }
 
-/// One adapter and what it offers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Adapter {
-    /// Its number, for `--adapter`.
-    pub index: usize,
-    /// Its name.
-    pub name: String,
-    /// "Vulkan", "Metal", "Dx12", "BrowserWebGpu".
-    pub backend: String,
-    /// "DiscreteGpu", "IntegratedGpu", "VirtualGpu", "Cpu" or "Other".
-    pub kind: String,
-    /// Driver and version.
-    pub driver: String,
-    /// "portable", "f16", "subgroup" or "f16+subgroup".
-    pub tier: String,
-    /// Smallest and largest subgroup; 0 without subgroups.
-    pub subgroup_size: [u32; 2],
-    /// Whether the time of single kernels can be measured.
-    pub timestamps: bool,
-    /// Largest buffer in bytes.
-    pub max_buffer: u64,
-    /// Largest storage binding in bytes.
-    pub max_binding: u64,
-    /// Storage buffers a shader can use.
-    pub max_storage_buffers: u32,
-    /// Invocations of a workgroup.
-    pub max_invocations: u32,
-    /// Workgroup memory in bytes.
-    pub workgroup_memory: u32,
-    /// Memory the adapter can use in bytes, where it says.
-    pub memory: Option<u64>,
-}
-
 /// The adapters of this machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adapters {
     /// All adapters.
-    pub adapters: Vec<Adapter>,
-    /// Index of the one that the session's options choose.
+    pub adapters: Vec<AdapterSummary>,
+    /// Index of the one that the session's options choose; `None` when they choose none of them.
     pub chosen: Option<usize>,
 }
 
 /// The device that numbers were measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Adapter's name, with its backend.
+    /// Backend and adapter's name.
     pub name: String,
     /// Driver and version.
     pub driver: String,
     /// Tier in use, which may be less than the adapter has.
-    pub tier: String,
+    pub tier: Tier,
     /// Limits in use: "adapter" or "webgpu-default".
     pub limits: String,
     /// A software adapter, whose speeds say nothing about GPUs.

@@ -16,7 +16,7 @@ usage: cargo xtask <command>
                                 NAME: smollm2-135m (default), tiny (needs no network), or anything `tersor` opens.
                                 Further ARGS go to `tersor compare` (see `cargo xtask demo --help`).
   test [--only STEP]… [--skip STEP]… [--list]
-                                all tests: format, lints, unit and integration tests, wasm, a second adapter
+                                format, lints and all tests; --list names further steps (wasm, a second adapter)
   help                          this text
 
 Both install what is missing where they may (Debian or Ubuntu as root), else they print the command to type.

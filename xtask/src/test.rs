@@ -10,14 +10,22 @@ use crate::{vulkan, wasm};
 struct Step {
     name: &'static str,
     what: &'static str,
+    /// Runs without being asked for by name.
+    default: bool,
     run: fn() -> Result<()>,
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "fmt", what: "formatting", run: || shell::run(cargo().args(["fmt", "--all", "--check"])) },
+    Step {
+        name: "fmt",
+        what: "formatting",
+        default: true,
+        run: || shell::run(cargo().args(["fmt", "--all", "--check"])),
+    },
     Step {
         name: "clippy",
         what: "lints, warnings are errors",
+        default: true,
         run: || {
             shell::run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         },
@@ -25,6 +33,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "test",
         what: "all tests on the default adapter",
+        default: true,
         run: || {
             vulkan::ensure_driver()?;
             shell::run(cargo().args(["test", "--locked", "--workspace"]))
@@ -32,7 +41,8 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "swiftshader",
-        what: "the engine's and the cross-crate tests on a second adapter",
+        what: "the engine's and the cross-crate tests on a second adapter (about ten times slower; by name only)",
+        default: false,
         run: || {
             let icd = vulkan::ensure_swiftshader()?;
             shell::run(
@@ -43,15 +53,21 @@ const STEPS: &[Step] = &[
             )
         },
     },
-    Step { name: "wasm", what: "the engine builds for browsers", run: wasm::check },
+    Step {
+        name: "wasm",
+        what: "the engine builds for browsers (by name only until it has been seen green)",
+        default: false,
+        run: wasm::check,
+    },
 ];
 
-/// Runs the steps that were asked for, all of them by default.
+/// Runs the steps that were asked for, by default those marked so.
 fn run_steps(only: &[String], skip: &[String]) -> Result<()> {
     let begin = Instant::now();
     let mut rows: Vec<(&str, Duration, Result<()>)> = Vec::new();
     for step in STEPS {
-        if !(only.is_empty() || only.iter().any(|s| s == step.name)) || skip.iter().any(|s| s == step.name) {
+        let asked = if only.is_empty() { step.default } else { only.iter().any(|s| s == step.name) };
+        if !asked || skip.iter().any(|s| s == step.name) {
             continue;
         }
         println!("\n=== {}: {}", step.name, step.what);

@@ -38,6 +38,7 @@ mod q8_0;
 mod recipe;
 mod rows;
 mod spec;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tq1_0;
@@ -53,6 +54,7 @@ pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
 pub use spec::{parse, valid_codecs};
+pub use stored::{PACKED_KEY, PackedList, Stored, StoredTensor};
 
 /// A codec with its parameters, shared by the matrices it packed.
 pub type CodecRef = Arc<dyn Codec>;

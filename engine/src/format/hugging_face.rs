@@ -10,7 +10,7 @@ use super::bytes::FileBytes;
 use super::error::{FETCH_AGAIN, FormatError, Item, quoted};
 use super::folder::Folder;
 use super::gguf_parts::index_tensors;
-use super::{Checkpoint, Meta, safetensors};
+use super::{Checkpoint, Meta, embedded, safetensors};
 
 /// `config.json` and its kin: honest ones have some kilobytes, a few a megabyte.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -110,7 +110,14 @@ fn parse_index(label: &str, json: &[u8]) -> Result<BTreeMap<String, String>, For
 }
 
 /// Reads what lies beside the weights. All of it is optional here; whoever needs a file says so when it is missing.
-fn side_files(folder: &mut Folder, st_metadata: BTreeMap<String, String>) -> Result<Meta, FormatError> {
+///
+/// What a file carries inside itself ([`embedded`]) comes before what lies beside it.
+fn side_files(folder: &mut Folder, mut st_metadata: BTreeMap<String, String>) -> Result<Meta, FormatError> {
+    if let Some(metadata) = embedded::take_gguf(&folder.folder_label(), &mut st_metadata)? {
+        return Ok(Meta::Gguf(metadata));
+    }
+    let mut own = embedded::take_files(&mut st_metadata);
+    let folder = if own.contains("config.json") { &mut own } else { folder };
     let config = json_file(folder, "config.json")?.unwrap_or(Value::Null);
     let generation = json_file(folder, "generation_config.json")?;
     let tokenizer_json = folder.side_file("tokenizer.json", TOKENIZER_LIMIT)?;

@@ -10,6 +10,7 @@ mod bytes;
 mod checkpoint;
 mod decode;
 mod dtype;
+mod embedded;
 mod error;
 mod folder;
 mod gguf;
@@ -23,6 +24,7 @@ mod writer;
 pub use checkpoint::{Checkpoint, Meta, TensorInfo};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
+pub use embedded::embed;
 pub use error::{FormatError, Item};
 pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};
 #[cfg(not(target_arch = "wasm32"))]

@@ -5,6 +5,7 @@ use super::event::{EventKind, Failure};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::{Command, Options, inspect};
+use crate::codec::Stored;
 use crate::format::Checkpoint;
 use crate::gpu;
 use crate::progress::Cancelled;
@@ -23,6 +24,8 @@ impl Desk {
         let report = match command {
             Command::Adapters => self.adapters().await,
             Command::Inspect(command) => inspect_model(command, reporter)?,
+            #[cfg(not(target_arch = "wasm32"))]
+            Command::Compress(command) => compress_model(command, reporter)?,
             other => return Err(fail(format!("this build cannot do this yet: {other:?}"))),
         };
         reporter.emit(EventKind::Report(Box::new(report)));
@@ -37,12 +40,36 @@ impl Desk {
 }
 
 fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interruption> {
-    let checkpoint = open(command.source)?;
-    match inspect::inspect(&checkpoint, command.tensor.as_deref(), &reporter.monitor) {
+    let stored = Stored::of(&open(command.source)?).map_err(fail)?;
+    match inspect::inspect(&stored, command.tensor.as_deref(), &reporter.monitor) {
         Ok(inspection) => Ok(Report::Inspect(inspection)),
         Err(inspect::InspectError::Cancelled(cancelled)) => Err(cancelled.into()),
         Err(error) => Err(fail(error)),
     }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
+    use super::compress::{CompressError, compress, read_recipe};
+
+    let recipe = read_recipe(&command.recipe).map_err(fail)?;
+    if command.rotation.is_some() {
+        return Err(fail("rotated models cannot be written yet: leave --rotate out"));
+    }
+    let checkpoint = open(command.source)?;
+    let stored = Stored::of(&checkpoint).map_err(fail)?;
+    let weights = compress(&stored, &recipe, &command.output, &reporter.monitor).map_err(|error| match error {
+        CompressError::Cancelled(cancelled) => cancelled.into(),
+        error => fail(error),
+    })?;
+    let output_bytes = std::fs::metadata(&command.output).map_or(0, |meta| meta.len());
+    Ok(Report::Compress(report::Compressed {
+        model: inspect::model(&stored),
+        recipe: recipe.name().to_owned(),
+        output: command.output.display().to_string(),
+        output_bytes,
+        weights,
+    }))
 }
 
 /// Opens a model's files.

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::report::{Inspection, Model, TensorRow, TensorStatistics};
-use crate::codec::{self, CodecError};
-use crate::format::{Checkpoint, GgufArray, GgufValue, Meta, TensorInfo};
+use crate::codec::{CodecError, Stored, StoredTensor};
+use crate::format::{GgufArray, GgufValue, Meta};
 use crate::progress::{Cancelled, Monitor};
 
 /// Longest metadata value shown, in characters.
@@ -28,7 +28,8 @@ pub(super) enum InspectError {
 }
 
 /// A model as its file describes it.
-pub(super) fn model(checkpoint: &Checkpoint) -> Model {
+pub(super) fn model(stored: &Stored) -> Model {
+    let checkpoint = stored.checkpoint();
     let architecture = match checkpoint.meta() {
         Meta::Gguf(meta) => meta.str("general.architecture").unwrap_or_default().to_owned(),
         Meta::HuggingFace { config, .. } => {
@@ -38,19 +39,15 @@ pub(super) fn model(checkpoint: &Checkpoint) -> Model {
     Model {
         name: checkpoint.name().to_owned(),
         architecture,
-        parameters: checkpoint.tensors().iter().map(TensorInfo::elements).sum(),
+        parameters: stored.tensors().iter().map(StoredTensor::elements).fold(0, u64::saturating_add),
         file_bytes: checkpoint.file_bytes(),
         rotation: None,
     }
 }
 
-/// Describes a checkpoint, and one of its tensors when it is named.
-pub(super) fn inspect(
-    checkpoint: &Checkpoint,
-    tensor: Option<&str>,
-    monitor: &Monitor,
-) -> Result<Inspection, InspectError> {
-    let (container, metadata) = match checkpoint.meta() {
+/// Describes a model, and one of its tensors when it is named.
+pub(super) fn inspect(stored: &Stored, tensor: Option<&str>, monitor: &Monitor) -> Result<Inspection, InspectError> {
+    let (container, metadata) = match stored.checkpoint().meta() {
         Meta::Gguf(meta) => ("GGUF", meta.iter().map(|(k, v)| (k.to_owned(), shorten(&gguf_value(v)))).collect()),
         Meta::HuggingFace { config, st_metadata, .. } => {
             let config = config.as_object().into_iter().flatten();
@@ -60,20 +57,20 @@ pub(super) fn inspect(
         }
     };
     Ok(Inspection {
-        model: model(checkpoint),
+        model: model(stored),
         container: container.to_owned(),
         metadata,
-        tensors: checkpoint.tensors().iter().map(row).collect(),
-        statistics: tensor.map(|name| statistics(checkpoint, name, monitor)).transpose()?,
+        tensors: stored.tensors().iter().map(row).collect(),
+        statistics: tensor.map(|name| statistics(stored, name, monitor)).transpose()?,
     })
 }
 
-fn row(info: &TensorInfo) -> TensorRow {
+fn row(tensor: &StoredTensor) -> TensorRow {
     TensorRow {
-        name: info.name.clone(),
-        shape: info.shape.clone(),
-        dtype: info.dtype.name().to_owned(),
-        bytes: info.byte_len(),
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        dtype: tensor.encoding.clone(),
+        bytes: tensor.bytes,
     }
 }
 
@@ -114,13 +111,14 @@ fn gguf_value(value: &GgufValue) -> String {
     }
 }
 
-fn statistics(checkpoint: &Checkpoint, name: &str, monitor: &Monitor) -> Result<TensorStatistics, InspectError> {
-    let (info, bytes) = checkpoint.tensor(name).ok_or_else(|| InspectError::NoTensor {
-        file: checkpoint.name().to_owned(),
+fn statistics(stored: &Stored, name: &str, monitor: &Monitor) -> Result<TensorStatistics, InspectError> {
+    let missing = || InspectError::NoTensor {
+        file: stored.checkpoint().name().to_owned(),
         tensor: name.to_owned(),
-        near: nearest(name, checkpoint.tensors().iter().map(|t| t.name.as_str())),
-    })?;
-    let packed = codec::import(info, bytes)?;
+        near: nearest(name, stored.tensors().iter().map(|t| t.name.as_str())),
+    };
+    let tensor = stored.tensor(name).ok_or_else(missing)?;
+    let packed = stored.load(name)?.ok_or_else(missing)?;
     // Decoded a slice at a time: a tensor may be larger as f32 than memory allows.
     let step = (SLICE / packed.cols.max(1)).max(1).next_multiple_of(packed.row_granularity());
     let slices = || {
@@ -148,7 +146,7 @@ fn statistics(checkpoint: &Checkpoint, name: &str, monitor: &Monitor) -> Result<
     let finite = (moments.count - moments.not_finite).max(1) as f64;
     let deviation = (moments.m2 / finite).sqrt();
     Ok(TensorStatistics {
-        tensor: row(info),
+        tensor: row(tensor),
         min: if moments.min.is_finite() { moments.min } else { 0.0 },
         max: if moments.max.is_finite() { moments.max } else { 0.0 },
         mean: moments.mean,

@@ -7,6 +7,8 @@
 //! code: whoever sends cannot tell which.
 
 mod command;
+#[cfg(not(target_arch = "wasm32"))]
+mod compress;
 mod desk;
 mod event;
 mod inspect;

@@ -1,0 +1,311 @@
+//! A checkpoint's tensors as models want them: packed, whether the file holds a plain type, ggml's blocks, or the planes of
+//! a codec that no other software knows.
+//!
+//! In: a [`Checkpoint`]. Out: the list of its tensors under their own names, and each as [`Packed`].
+//!
+//! # Packed tensors in safetensors
+//!
+//! The planes of a packed tensor `w` are tensors `w.codec_0`, `w.codec_1`, … of type U32 and shape `[groups of rows,
+//! words]`, in the order of the codec's WGSL bindings. The file's `__metadata__` has, under `tersor.packed`, JSON that says
+//! what they are:
+//!
+//! ```json
+//! {"version": 1, "tensors": {"w": {"codec": "nf4:block=64", "shape": [576, 1536]}}}
+//! ```
+//!
+//! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CodecError, CodecRef, Packed, Plane, import, parse};
+use crate::format::{Checkpoint, Dtype, Meta, TensorInfo};
+
+/// Key of the metadata that lists packed tensors.
+pub const PACKED_KEY: &str = "tersor.packed";
+/// Version of that list.
+const VERSION: u32 = 1;
+
+/// What [`PACKED_KEY`] holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    codec: String,
+    shape: Vec<u64>,
+}
+
+/// One tensor of a checkpoint, under its own name.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
+    pub name: String,
+    /// Row-major, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// The file's type ("BF16", "Q4_1") or the codec's spelling ("nf4:block=64").
+    pub encoding: String,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// The file's type; `None` for a packed tensor.
+    pub dtype: Option<Dtype>,
+    /// The codec of a packed tensor.
+    codec: Option<CodecRef>,
+}
+
+impl StoredTensor {
+    /// The codec that the tensor is stored in; `None` where no codec has the file's type (integers, 8-bit floats).
+    pub fn codec(&self) -> Option<CodecRef> {
+        match self.dtype {
+            Some(Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Ggml(_)) => parse(&self.encoding).ok(),
+            _ => self.codec.clone(),
+        }
+    }
+
+    /// Number of weights.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product() // fits: checked when the list was made
+    }
+
+    /// Rows and columns of the tensor as a matrix: all dimensions but the last are rows, a scalar is 1 x 1.
+    pub fn matrix(&self) -> Option<[usize; 2]> {
+        let (cols, leading) = self.shape.split_last().unwrap_or((&1, &[]));
+        let rows = leading.iter().try_fold(1usize, |rows, &n| rows.checked_mul(usize::try_from(n).ok()?))?;
+        Some([rows, usize::try_from(*cols).ok()?])
+    }
+}
+
+/// All tensors of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    checkpoint: Checkpoint,
+    tensors: Vec<StoredTensor>,
+    index: HashMap<String, usize>,
+}
+
+impl Stored {
+    /// Lists a checkpoint's tensors: packed ones under their own names, in the place of their first plane.
+    ///
+    /// # Errors
+    /// A list of packed tensors that cannot be read, names an unknown codec, or does not fit the planes in the file.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, CodecError> {
+        let header = read_header(checkpoint)?;
+        let mut planes: HashMap<String, &str> = HashMap::new();
+        let mut packed: HashMap<&str, StoredTensor> = HashMap::new();
+        for (name, entry) in &header.tensors {
+            let tensor = describe(checkpoint, name, entry)?;
+            let count = tensor.codec.as_ref().map_or(0, |codec| codec.layout(0).len());
+            planes.extend((0..count).map(|plane| (plane_name(name, plane), name.as_str())));
+            packed.insert(name, tensor);
+        }
+        let mut tensors = Vec::new();
+        let mut listed = HashSet::new();
+        for info in checkpoint.tensors() {
+            match planes.get(&info.name) {
+                None => tensors.push(plain(info)),
+                Some(name) if listed.insert(*name) => tensors.extend(packed.remove(name)),
+                Some(_) => {}
+            }
+        }
+        let mut index = HashMap::new();
+        for (at, tensor) in tensors.iter().enumerate() {
+            if index.insert(tensor.name.clone(), at).is_some() {
+                return Err(wrong(&tensor.name, "it is in the file both packed and plain"));
+            }
+        }
+        Ok(Self { checkpoint: checkpoint.clone(), tensors, index })
+    }
+
+    /// The tensors, in the file's order.
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.tensors
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.get(*self.index.get(name)?)
+    }
+
+    /// The checkpoint behind it.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// A tensor without re-quantizing it; `None` if there is none of this name. A vector is one row.
+    ///
+    /// # Errors
+    /// As for [`import`], or planes that do not have the codec's layout.
+    pub fn load(&self, name: &str) -> Result<Option<Packed>, CodecError> {
+        let Some(tensor) = self.tensor(name) else { return Ok(None) };
+        let Some(codec) = &tensor.codec else {
+            return self.checkpoint.tensor(name).map(|(info, bytes)| import(info, bytes)).transpose();
+        };
+        let too_large = || CodecError::Size { tensor: name.to_owned(), shape: tensor.shape.clone() };
+        let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
+        let planes = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {
+            let (_, bytes) = plane(&self.checkpoint, name, number)?;
+            // The file is little-endian and need not be aligned.
+            let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+            let data: Vec<u32> = words.collect();
+            Ok(Plane { data, row_words: layout.row_words, rows_per_group: layout.rows_per_group })
+        });
+        let planes = planes.collect::<Result<Vec<_>, CodecError>>()?;
+        Packed::new(codec.clone(), rows, cols, planes).map(Some)
+    }
+}
+
+/// How packed tensors are announced to a [`crate::format::CheckpointWriter`]: collects the list and names the planes.
+#[derive(Debug, Default)]
+pub struct PackedList(BTreeMap<String, Entry>);
+
+impl PackedList {
+    /// Adds a tensor and returns its planes' places in the file, in order.
+    ///
+    /// # Errors
+    /// A shape that is too large for this machine.
+    pub fn add(&mut self, name: &str, shape: &[u64], codec: &CodecRef) -> Result<Vec<TensorInfo>, CodecError> {
+        let too_large = || CodecError::Size { tensor: name.to_owned(), shape: shape.to_vec() };
+        let tensor = StoredTensor {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            encoding: codec.name(),
+            bytes: 0,
+            dtype: None,
+            codec: None,
+        };
+        let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
+        let infos = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {
+            let words = u64::from(layout.row_words);
+            let groups = layout.words(rows) as u64 / words.max(1);
+            TensorInfo::new(plane_name(name, number), vec![groups, words], Dtype::U32).map_err(|_| too_large())
+        });
+        let infos = infos.collect::<Result<_, _>>()?;
+        self.0.insert(name.to_owned(), Entry { codec: tensor.encoding, shape: tensor.shape });
+        Ok(infos)
+    }
+
+    /// The value of [`PACKED_KEY`]; `None` when nothing is packed.
+    pub fn metadata(self) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        serde_json::to_string(&Header { version: VERSION, tensors: self.0 }).ok()
+    }
+}
+
+/// Name of a plane in the file.
+pub fn plane_name(tensor: &str, plane: usize) -> String {
+    format!("{tensor}.codec_{plane}")
+}
+
+fn plain(info: &TensorInfo) -> StoredTensor {
+    StoredTensor {
+        name: info.name.clone(),
+        shape: info.shape.clone(),
+        encoding: info.dtype.name().to_owned(),
+        bytes: info.byte_len(),
+        dtype: Some(info.dtype),
+        codec: None,
+    }
+}
+
+fn wrong(tensor: &str, message: impl Into<String>) -> CodecError {
+    CodecError::Stored { tensor: tensor.to_owned(), message: message.into() }
+}
+
+fn read_header(checkpoint: &Checkpoint) -> Result<Header, CodecError> {
+    let text = match checkpoint.meta() {
+        Meta::Gguf(meta) => meta.str(PACKED_KEY),
+        Meta::HuggingFace { st_metadata, .. } => st_metadata.get(PACKED_KEY).map(String::as_str),
+    };
+    let Some(text) = text else {
+        return Ok(Header { version: VERSION, tensors: BTreeMap::new() });
+    };
+    let header: Header = serde_json::from_str(text)
+        .map_err(|e| wrong(PACKED_KEY, format!("the list of packed tensors is damaged: {e}")))?;
+    if header.version != VERSION {
+        let message = format!("version {} of the list of packed tensors is newer than this program", header.version);
+        return Err(wrong(PACKED_KEY, message));
+    }
+    Ok(header)
+}
+
+fn describe(checkpoint: &Checkpoint, name: &str, entry: &Entry) -> Result<StoredTensor, CodecError> {
+    let codec = parse(&entry.codec)?;
+    let elements = entry.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim));
+    let too_large = || CodecError::Size { tensor: name.to_owned(), shape: entry.shape.clone() };
+    let mut tensor = StoredTensor {
+        name: name.to_owned(),
+        shape: entry.shape.clone(),
+        encoding: codec.name(),
+        bytes: 0,
+        dtype: None,
+        codec: None,
+    };
+    let [rows, cols] = elements.and(tensor.matrix()).ok_or_else(too_large)?;
+    for (number, layout) in codec.layout(cols).into_iter().enumerate() {
+        let (info, _) = plane(checkpoint, name, number)?;
+        let words = layout.words(rows) as u64;
+        if words.checked_mul(4) != Some(info.byte_len()) {
+            let have = info.byte_len() / 4;
+            return Err(wrong(name, format!("{} has {have} words where {} takes {words}", info.name, entry.codec)));
+        }
+        tensor.bytes += info.byte_len();
+    }
+    tensor.codec = Some(codec);
+    Ok(tensor)
+}
+
+fn plane<'a>(checkpoint: &'a Checkpoint, name: &str, plane: usize) -> Result<(&'a TensorInfo, &'a [u8]), CodecError> {
+    let plane = plane_name(name, plane);
+    match checkpoint.tensor(&plane) {
+        Some((info, bytes)) if info.dtype == Dtype::U32 => Ok((info, bytes)),
+        Some((info, _)) => Err(wrong(name, format!("{plane} is {} instead of U32", info.dtype))),
+        None => Err(wrong(name, format!("{plane} is not in the file"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::format::CheckpointWriter;
+
+    /// A file with one plane of eight words and this list of packed tensors.
+    fn stored(list: &str) -> Result<Stored, CodecError> {
+        let info = TensorInfo::new("w.codec_0", vec![1, 8], Dtype::U32).unwrap();
+        let metadata = BTreeMap::from([(PACKED_KEY.to_owned(), list.to_owned())]);
+        let out = Cursor::new(Vec::new());
+        let mut writer = CheckpointWriter::safetensors(out, "m", &metadata, std::slice::from_ref(&info)).unwrap();
+        writer.write("w.codec_0", &[7; 32]).unwrap();
+        let file = ("m.safetensors".to_owned(), writer.finish().unwrap().into_inner());
+        Stored::of(&Checkpoint::from_files(vec![file]).unwrap())
+    }
+
+    #[test]
+    fn planes_must_have_the_length_of_their_codec() {
+        // 8 columns of f32 are padded to a run of 32 words.
+        let error = stored(r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[1,8]}}}"#).unwrap_err();
+        assert!(error.to_string().contains("8 words where f32 takes 32"), "{error}");
+    }
+
+    #[test]
+    fn a_list_that_lies_is_an_error() {
+        for (list, says) in [
+            ("{", "damaged"),
+            (r#"{"version":2,"tensors":{}}"#, "newer"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q9","shape":[1,8]}}}"#, "unknown codec"),
+            (r#"{"version":1,"tensors":{"v":{"codec":"f32","shape":[1,8]}}}"#, "v.codec_0 is not in the file"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"nf4","shape":[4294967296,4294967296]}}}"#, "too large"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[18446744073709551615,1]}}}"#, "w"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q4_k","shape":[1,0]}}}"#, "w"),
+        ] {
+            let error = stored(list).unwrap_err().to_string();
+            assert!(error.contains(says), "{list}: {error}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Writes a compressed model: every weight matrix in the codec its recipe chooses, everything else as it was.
+//!
+//! In: a checkpoint and a recipe. Out: a GGUF file, where every codec has a type there and the model comes from GGUF, or a
+//! safetensors file that carries the model's metadata and tokenizer in itself (`format::embed`, `codec::Stored`).
+
+use std::io::{Seek, Write};
+use std::path::Path;
+
+use super::report::{Fallback, TensorError, Weights};
+use crate::codec::{self, CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor};
+use crate::format::{AtomicFile, CheckpointWriter, Dtype, FormatError, Meta, TensorInfo, embed};
+use crate::progress::{Cancelled, Monitor, Unit};
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CompressError {
+    #[error("{output} has neither the ending .gguf nor .safetensors: name the file by the format it is to have")]
+    Ending { output: String },
+    #[error("{codec} (for {tensor}) is no type of GGUF: write .safetensors, or choose a recipe of ggml's types")]
+    NotInGguf { codec: String, tensor: String },
+    #[error(
+        "{model} comes from a Hugging Face folder, whose names and tokenizer GGUF cannot take over: write .safetensors"
+    )]
+    NotFromGguf { model: String },
+    #[error("the recipe {recipe} changes no tensor of {model}: nothing would be compressed")]
+    Nothing { recipe: String, model: String },
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// What becomes of one tensor.
+struct Plan<'a> {
+    tensor: &'a StoredTensor,
+    /// The codec it is written in.
+    codec: Option<CodecRef>,
+    /// Whether it is encoded anew, or taken over as it is stored.
+    encode: bool,
+    /// The codec that the recipe asked for, where another had to take its place.
+    fallback_from: Option<String>,
+    /// Places in the file: one for a plain type, else one for each plane.
+    places: Vec<TensorInfo>,
+}
+
+/// A matrix that recipes apply to: two dimensions, and looked up or multiplied by.
+///
+/// Position and token-type embeddings are tables of an encoder that are added, small, and kept as they are, as llama.cpp
+/// does.
+pub(super) fn is_weight_matrix(name: &str, shape: &[u64]) -> bool {
+    let table = ["position_embd", "position_embeddings", "token_types", "token_type_embeddings"];
+    shape.len() == 2 && shape[0] > 1 && !table.iter().any(|part| name.contains(part)) && !name.contains("norm")
+}
+
+/// Compresses `stored` into `output` and says what became of the weights.
+pub(super) fn compress(
+    stored: &Stored,
+    recipe: &Recipe,
+    output: &Path,
+    monitor: &Monitor,
+) -> Result<Weights, CompressError> {
+    let name = output.display().to_string();
+    let checkpoint = stored.checkpoint();
+    let mut plans = plan(stored, recipe);
+    if plans.iter().all(|plan| !plan.encode) {
+        let (recipe, model) = (recipe.name().to_owned(), checkpoint.name().to_owned());
+        return Err(CompressError::Nothing { recipe, model });
+    }
+    let mut file = AtomicFile::create(output)?;
+    let weights = match output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        Some("gguf") => {
+            let Meta::Gguf(metadata) = checkpoint.meta() else {
+                return Err(CompressError::NotFromGguf { model: checkpoint.name().to_owned() });
+            };
+            for plan in &mut plans {
+                plan.places = vec![gguf_place(plan)?];
+            }
+            let mut metadata = metadata.clone();
+            metadata.remove(PACKED_KEY);
+            metadata.remove("general.file_type"); // optional, and of one number for the whole file
+            let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
+            let writer = CheckpointWriter::gguf(&mut file, name, &metadata, &places)?;
+            write(stored, &plans, writer, monitor)?
+        }
+        Some("safetensors") => {
+            let mut list = PackedList::default();
+            for plan in &mut plans {
+                plan.places = safetensors_places(plan, &mut list)?;
+            }
+            let mut entries = embed(checkpoint.meta())?;
+            entries.remove(PACKED_KEY);
+            entries.extend(list.metadata().map(|text| (PACKED_KEY.to_owned(), text)));
+            let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
+            let writer = CheckpointWriter::safetensors(&mut file, name, &entries, &places)?;
+            write(stored, &plans, writer, monitor)?
+        }
+        _ => return Err(CompressError::Ending { output: name }),
+    };
+    file.commit()?;
+    Ok(weights)
+}
+
+fn plan<'a>(stored: &'a Stored, recipe: &Recipe) -> Vec<Plan<'a>> {
+    let plan = |tensor: &'a StoredTensor| {
+        let matrix = tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape));
+        let (codec, encode, fallback_from) = match matrix {
+            Some([rows, cols]) => {
+                let choice = recipe.choose(&tensor.name, rows, cols);
+                // What is stored in the codec already is not quantized a second time.
+                let same = tensor.encoding.eq_ignore_ascii_case(&choice.codec.name());
+                (Some(choice.codec), !same, choice.fallback_from)
+            }
+            None => (tensor.codec(), false, None),
+        };
+        Plan { tensor, codec, encode, fallback_from, places: Vec::new() }
+    };
+    stored.tensors().iter().map(plan).collect()
+}
+
+/// A tensor's one place in a GGUF file.
+fn gguf_place(plan: &Plan<'_>) -> Result<TensorInfo, CompressError> {
+    let name = &plan.tensor.name;
+    let dtype = plan.dtype().filter(|dtype| dtype.ggml_id().is_some());
+    let dtype = dtype.ok_or_else(|| CompressError::NotInGguf {
+        codec: plan.codec.as_ref().map_or_else(|| plan.tensor.encoding.clone(), |codec| codec.name()),
+        tensor: name.clone(),
+    })?;
+    place(name, &plan.tensor.shape, dtype)
+}
+
+/// A tensor's places in a safetensors file: itself where the format has its type, else its planes.
+fn safetensors_places(plan: &Plan<'_>, list: &mut PackedList) -> Result<Vec<TensorInfo>, CompressError> {
+    let name = &plan.tensor.name;
+    match (plan.dtype().filter(|dtype| dtype.safetensors_name().is_some()), &plan.codec) {
+        (Some(dtype), _) => Ok(vec![place(name, &plan.tensor.shape, dtype)?]),
+        (None, Some(codec)) => Ok(list.add(name, &plan.tensor.shape, codec)?),
+        (None, None) => Ok(Vec::new()), // a plain type always has a name there
+    }
+}
+
+fn place(name: &str, shape: &[u64], dtype: Dtype) -> Result<TensorInfo, CompressError> {
+    let size = |_| CodecError::Size { tensor: name.to_owned(), shape: shape.to_vec() };
+    Ok(TensorInfo::new(name, shape.to_vec(), dtype).map_err(size)?)
+}
+
+impl Plan<'_> {
+    /// The type of model files that holds it.
+    fn dtype(&self) -> Option<Dtype> {
+        match &self.codec {
+            Some(codec) => codec.dtype(),
+            None => self.tensor.dtype,
+        }
+    }
+}
+
+/// Writes every tensor to its places.
+fn write<W: Write + Seek>(
+    stored: &Stored,
+    plans: &[Plan<'_>],
+    mut writer: CheckpointWriter<W>,
+    monitor: &Monitor,
+) -> Result<Weights, CompressError> {
+    let start = web_time::Instant::now();
+    let mut weights = WeightsReport::default();
+    for (done, plan) in plans.iter().enumerate() {
+        monitor.step("compressing", done as u64, plans.len() as u64, Unit::Tensors)?;
+        let name = &plan.tensor.name;
+        if let (Some(_), false, Some((info, bytes))) = (plan.dtype(), plan.encode, stored.checkpoint().tensor(name))
+            && plan.places.len() == 1
+            && plan.places[0].dtype == info.dtype
+        {
+            writer.write(name, bytes)?; // bit for bit, whatever it is
+            weights.add(plan, &plan.tensor.encoding.to_ascii_lowercase(), bytes.len() as u64);
+            continue;
+        }
+        let Some(mut packed) = stored.load(name)? else { continue }; // listed, so it is there
+        if plan.encode
+            && let Some(codec) = &plan.codec
+        {
+            let original = packed.decode();
+            packed = codec.encode(&original, packed.rows, packed.cols)?;
+            weights.errors.push(TensorError {
+                tensor: name.clone(),
+                codec: codec.name(),
+                nmse: nmse(&original, &packed.decode()),
+            });
+        }
+        let bytes = write_packed(&mut writer, plan, &packed)?;
+        weights.add(plan, &packed.codec.name(), bytes);
+    }
+    monitor.report("compressing", plans.len() as u64, plans.len() as u64, Unit::Tensors);
+    writer.finish()?;
+    Ok(weights.finish(start.elapsed().as_secs_f64()))
+}
+
+/// Writes a packed tensor: as the type that the file has for it, or plane by plane. Returns its bytes.
+fn write_packed<W: Write + Seek>(
+    writer: &mut CheckpointWriter<W>,
+    plan: &Plan<'_>,
+    packed: &Packed,
+) -> Result<u64, CompressError> {
+    if let [place] = plan.places.as_slice()
+        && place.name == plan.tensor.name
+    {
+        let bytes = packed.codec.export(packed);
+        let bytes = bytes.ok_or_else(|| CodecError::NoFileType { codec: packed.codec.name() })?;
+        writer.write(&place.name, &bytes)?;
+        return Ok(bytes.len() as u64);
+    }
+    for (place, plane) in plan.places.iter().zip(&packed.planes) {
+        let bytes: Vec<u8> = plane.data.iter().flat_map(|word| word.to_le_bytes()).collect();
+        writer.write(&place.name, &bytes)?;
+    }
+    Ok(packed.bytes())
+}
+
+/// ‖compressed − original‖² / ‖original‖²; 0 when both are zero.
+pub(super) fn nmse(original: &[f32], compressed: &[f32]) -> f64 {
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (&a, &b) in original.iter().zip(compressed) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        error += (b - a) * (b - a);
+        norm += a * a;
+    }
+    if error == 0.0 { 0.0 } else { error / norm }
+}
+
+/// Collects what [`Weights`] reports.
+#[derive(Default)]
+struct WeightsReport {
+    bytes: u64,
+    weights: u64,
+    codecs: Vec<(String, usize)>,
+    fallbacks: Vec<Fallback>,
+    errors: Vec<TensorError>,
+}
+
+impl WeightsReport {
+    fn add(&mut self, plan: &Plan<'_>, codec: &str, bytes: u64) {
+        self.bytes += bytes;
+        self.weights += plan.tensor.elements();
+        self.fallbacks.extend(plan.fallback_from.iter().map(|asked| Fallback {
+            tensor: plan.tensor.name.clone(),
+            asked: asked.clone(),
+            used: codec.to_owned(),
+        }));
+        self.count(codec);
+    }
+
+    fn count(&mut self, codec: &str) {
+        match self.codecs.iter_mut().find(|(name, _)| name == codec) {
+            Some((_, n)) => *n += 1,
+            None => self.codecs.push((codec.to_owned(), 1)),
+        }
+    }
+
+    fn finish(mut self, encode_seconds: f64) -> Weights {
+        self.codecs.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        Weights {
+            bytes: self.bytes,
+            bits_per_weight: 8.0 * self.bytes as f64 / self.weights.max(1) as f64,
+            codecs: self.codecs,
+            fallbacks: self.fallbacks,
+            tensors: self.errors,
+            encode_seconds,
+        }
+    }
+}
+
+/// Reads a recipe of the protocol.
+pub(super) fn read_recipe(recipe: &super::Recipe) -> Result<Recipe, CodecError> {
+    match recipe {
+        super::Recipe::Codec(spelling) => codec::Recipe::parse(spelling),
+        super::Recipe::Toml { name, text } => codec::Recipe::from_toml(name, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Checkpoint, GgufMetadata};
+    use std::io::Cursor;
+
+    /// A GGUF model with one matrix that every block fits, one that only blocks of 32 fit, and a vector.
+    fn model() -> Checkpoint {
+        let mut metadata = GgufMetadata::new();
+        metadata.set("general.architecture", "llama".to_owned());
+        let shapes: [(&str, &[u64]); 3] =
+            [("wide.weight", &[6, 512]), ("odd.weight", &[6, 96]), ("norm.weight", &[96])];
+        let tensors = shapes.map(|(name, shape)| TensorInfo::new(name, shape.to_vec(), Dtype::F32).unwrap());
+        let mut writer = CheckpointWriter::gguf(Cursor::new(Vec::new()), "m", &metadata, &tensors).unwrap();
+        for tensor in &tensors {
+            let values = (0..tensor.elements()).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 0.1);
+            writer.write(&tensor.name, &values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        }
+        Checkpoint::from_files(vec![("m.gguf".to_owned(), writer.finish().unwrap().into_inner())]).unwrap()
+    }
+
+    fn compressed(recipe: &str, name: &str) -> (Weights, Stored, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let stored = Stored::of(&model()).unwrap();
+        let weights = compress(&stored, &Recipe::parse(recipe).unwrap(), &path, &Monitor::none()).unwrap();
+        let back = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
+        (weights, back, folder)
+    }
+
+    /// The file holds what the codecs make of the model, bit for bit.
+    fn is_identical(back: &Stored, codecs: [&str; 2]) {
+        let stored = Stored::of(&model()).unwrap();
+        for (name, codec) in ["wide.weight", "odd.weight"].into_iter().zip(codecs) {
+            let original = stored.load(name).unwrap().unwrap();
+            let codec = codec::parse(codec).unwrap();
+            let expected = codec.encode(&original.decode(), original.rows, original.cols).unwrap();
+            let found = back.load(name).unwrap().unwrap();
+            assert_eq!(found.codec.name(), codec.name());
+            assert_eq!(found.planes, expected.planes, "{name}");
+            assert_eq!(back.tensor(name).unwrap().shape, stored.tensor(name).unwrap().shape);
+        }
+        let norm = |s: &Stored| s.load("norm.weight").unwrap().unwrap().decode();
+        assert_eq!(norm(back), norm(&stored));
+        let Meta::Gguf(meta) = back.checkpoint().meta() else { panic!() };
+        assert_eq!(meta.str("general.architecture"), Some("llama"));
+    }
+
+    #[test]
+    fn gguf_loads_back_identically_and_says_what_fell_back() {
+        let (weights, back, _folder) = compressed("q4_k", "m.gguf");
+        is_identical(&back, ["q4_k", "q5_0"]);
+        let fallback = Fallback { tensor: "odd.weight".into(), asked: "q4_k".into(), used: "q5_0".into() };
+        assert_eq!(weights.fallbacks, [fallback]);
+        assert!(weights.tensors.iter().all(|t| t.nmse > 0.0 && t.nmse < 0.01), "{:?}", weights.tensors);
+    }
+
+    #[test]
+    fn safetensors_carries_the_whole_model_and_loads_back_identically() {
+        for recipe in ["nf4:block=32", "uniform:bits=3,group=32", "q8_0", "nf4:block=32,double"] {
+            let (weights, back, _folder) = compressed(recipe, "m.safetensors");
+            is_identical(&back, [recipe, recipe]);
+            assert_eq!(back.tensors().len(), 3, "planes are not listed");
+            assert_eq!(weights.bytes, back.tensors().iter().map(|t| t.bytes).sum::<u64>());
+        }
+        let (_, back, _folder) = compressed("bf16", "m.safetensors");
+        is_identical(&back, ["bf16", "bf16"]);
+        assert_eq!(back.tensor("odd.weight").unwrap().encoding, "BF16", "a plain type stays readable by everyone");
+    }
+
+    #[test]
+    fn a_compressed_model_can_be_compressed_again() {
+        let (_, back, folder) = compressed("nf4:block=32", "m.safetensors");
+        let again = folder.path().join("again.gguf");
+        compress(&back, &Recipe::parse("q4_0").unwrap(), &again, &Monitor::none()).unwrap();
+        let again = Stored::of(&Checkpoint::open(&again).unwrap()).unwrap();
+        assert_eq!(again.tensor("wide.weight").unwrap().encoding, "Q4_0");
+        let same = compress(&again, &Recipe::parse("q4_0").unwrap(), &folder.path().join("x.gguf"), &Monitor::none());
+        assert!(matches!(same, Err(CompressError::Nothing { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let stored = Stored::of(&model()).unwrap();
+        for (recipe, name) in [("nf4:block=32", "m.gguf"), ("q4_0", "m.bin")] {
+            let recipe = Recipe::parse(recipe).unwrap();
+            assert!(compress(&stored, &recipe, &folder.path().join(name), &Monitor::none()).is_err());
+        }
+        let monitor = Monitor::none();
+        monitor.cancel().cancel();
+        let cancelled = compress(&stored, &Recipe::parse("q4_0").unwrap(), &folder.path().join("c.gguf"), &monitor);
+        assert!(matches!(cancelled, Err(CompressError::Cancelled(_))));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

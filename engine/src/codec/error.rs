@@ -37,10 +37,8 @@ pub enum CodecError {
     Dtype { tensor: String, dtype: Dtype },
     #[error("{recipe}:{line}: {}{message}", pattern.as_ref().map(|pattern| format!("pattern `{pattern}`: ")).unwrap_or_default())]
     Recipe { recipe: String, line: usize, pattern: Option<String>, message: String },
-    #[error(
-        "tensor `{tensor}`: {message}; the file is damaged or was written by another version: compress the model again"
-    )]
-    Stored { tensor: String, message: String },
+    #[error("{file}: {message}; the file is damaged or of another version: compress the model again")]
+    Stored { file: String, message: String },
     #[error("tensor `{tensor}`: shape {shape:?} is too large for this machine")]
     Size { tensor: String, shape: Vec<u64> },
 }

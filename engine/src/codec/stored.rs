@@ -16,11 +16,12 @@
 //! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
-use crate::format::{Checkpoint, Dtype, Meta, TensorInfo};
+use crate::format::{Checkpoint, Dtype, Meta, TensorInfo, quoted};
 
 /// Key of the metadata that lists packed tensors.
 pub const PACKED_KEY: &str = "tersor.packed";
@@ -113,7 +114,7 @@ impl Stored {
         let mut index = HashMap::new();
         for (at, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name.clone(), at).is_some() {
-                return Err(wrong(&tensor.name, "it is in the file both packed and plain"));
+                return Err(wrong(checkpoint, &tensor.name, "it is in the file both packed and plain"));
             }
         }
         Ok(Self { checkpoint: checkpoint.clone(), tensors, index })
@@ -212,8 +213,13 @@ fn plain(info: &TensorInfo) -> StoredTensor {
     }
 }
 
-fn wrong(tensor: &str, message: impl Into<String>) -> CodecError {
-    CodecError::Stored { tensor: tensor.to_owned(), message: message.into() }
+/// What is wrong with a packed tensor.
+fn wrong(checkpoint: &Checkpoint, tensor: &str, message: impl Display) -> CodecError {
+    damaged(checkpoint, format!("tensor {}: {message}", quoted(tensor)))
+}
+
+fn damaged(checkpoint: &Checkpoint, message: String) -> CodecError {
+    CodecError::Stored { file: checkpoint.name().to_owned(), message }
 }
 
 fn read_header(checkpoint: &Checkpoint) -> Result<Header, CodecError> {
@@ -225,18 +231,20 @@ fn read_header(checkpoint: &Checkpoint) -> Result<Header, CodecError> {
         return Ok(Header { version: VERSION, tensors: BTreeMap::new() });
     };
     let header: Header = serde_json::from_str(text)
-        .map_err(|e| wrong(PACKED_KEY, format!("the list of packed tensors is damaged: {e}")))?;
+        .map_err(|error| damaged(checkpoint, format!("{PACKED_KEY} in its metadata cannot be read: {error}")))?;
     if header.version != VERSION {
-        let message = format!("version {} of the list of packed tensors is newer than this program", header.version);
-        return Err(wrong(PACKED_KEY, message));
+        let message = format!("{PACKED_KEY} in its metadata has version {}, not {VERSION}", header.version);
+        return Err(damaged(checkpoint, message));
     }
     Ok(header)
 }
 
 fn describe(checkpoint: &Checkpoint, name: &str, entry: &Entry) -> Result<StoredTensor, CodecError> {
-    let codec = parse(&entry.codec)?;
-    let elements = entry.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim));
-    let too_large = || CodecError::Size { tensor: name.to_owned(), shape: entry.shape.clone() };
+    let wrong = |message: String| wrong(checkpoint, name, message);
+    let codec = match parse(&entry.codec) {
+        Ok(codec) => codec,
+        Err(_) => return Err(wrong(format!("there is no codec {}", quoted(&entry.codec)))),
+    };
     let mut tensor = StoredTensor {
         name: name.to_owned(),
         shape: entry.shape.clone(),
@@ -245,13 +253,19 @@ fn describe(checkpoint: &Checkpoint, name: &str, entry: &Entry) -> Result<Stored
         dtype: None,
         codec: None,
     };
-    let [rows, cols] = elements.and(tensor.matrix()).ok_or_else(too_large)?;
+    // Zeros count as ones here, so that an empty tensor's other dimensions overflow nowhere either.
+    let dims: Vec<u64> = entry.shape.iter().map(|&dim| dim.max(1)).collect();
+    let fits = Dtype::F32.byte_len(&dims).is_ok_and(|bytes| isize::try_from(bytes).is_ok());
+    let Some([rows, cols]) = tensor.matrix().filter(|_| fits) else {
+        return Err(wrong(format!("shape {} is too large", shape_text(&entry.shape))));
+    };
+    super::rows::check_cols(&*codec, cols).map_err(|error| wrong(error.to_string()))?;
     for (number, layout) in codec.layout(cols).into_iter().enumerate() {
         let (info, _) = plane(checkpoint, name, number)?;
         let words = layout.words(rows) as u64;
         if words.checked_mul(4) != Some(info.byte_len()) {
             let have = info.byte_len() / 4;
-            return Err(wrong(name, format!("{} has {have} words where {} takes {words}", info.name, entry.codec)));
+            return Err(wrong(format!("plane {number} has {have} words where {} takes {words}", tensor.encoding)));
         }
         tensor.bytes += info.byte_len();
     }
@@ -259,12 +273,17 @@ fn describe(checkpoint: &Checkpoint, name: &str, entry: &Entry) -> Result<Stored
     Ok(tensor)
 }
 
-fn plane<'a>(checkpoint: &'a Checkpoint, name: &str, plane: usize) -> Result<(&'a TensorInfo, &'a [u8]), CodecError> {
-    let plane = plane_name(name, plane);
-    match checkpoint.tensor(&plane) {
+/// A shape for a message, of which only the first dimensions are shown: it may have thousands.
+fn shape_text(shape: &[u64]) -> String {
+    let dims: Vec<String> = shape.iter().take(8).map(u64::to_string).collect();
+    format!("[{}{}]", dims.join(", "), if shape.len() > 8 { ", …" } else { "" })
+}
+
+fn plane<'a>(checkpoint: &'a Checkpoint, name: &str, number: usize) -> Result<(&'a TensorInfo, &'a [u8]), CodecError> {
+    match checkpoint.tensor(&plane_name(name, number)) {
         Some((info, bytes)) if info.dtype == Dtype::U32 => Ok((info, bytes)),
-        Some((info, _)) => Err(wrong(name, format!("{plane} is {} instead of U32", info.dtype))),
-        None => Err(wrong(name, format!("{plane} is not in the file"))),
+        Some((info, _)) => Err(wrong(checkpoint, name, format!("plane {number} is {} instead of U32", info.dtype))),
+        None => Err(wrong(checkpoint, name, format!("plane {number} is not in the file"))),
     }
 }
 
@@ -290,22 +309,34 @@ mod tests {
     fn planes_must_have_the_length_of_their_codec() {
         // 8 columns of f32 are padded to a run of 32 words.
         let error = stored(r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[1,8]}}}"#).unwrap_err();
-        assert!(error.to_string().contains("8 words where f32 takes 32"), "{error}");
+        assert!(
+            error.to_string().contains("m.safetensors: tensor \"w\": plane 0 has 8 words where f32 takes 32"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_list_that_lies_is_an_error() {
         for (list, says) in [
-            ("{", "damaged"),
-            (r#"{"version":2,"tensors":{}}"#, "newer"),
-            (r#"{"version":1,"tensors":{"w":{"codec":"q9","shape":[1,8]}}}"#, "unknown codec"),
-            (r#"{"version":1,"tensors":{"v":{"codec":"f32","shape":[1,8]}}}"#, "v.codec_0 is not in the file"),
+            ("{", "cannot be read"),
+            ("[]", "cannot be read"),
+            (r#"{"version":1,"tensors":{"w":{"codec":7,"shape":[1,8]}}}"#, "cannot be read"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[-1,8]}}}"#, "cannot be read"),
+            (r#"{"version":2,"tensors":{}}"#, "version 2"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q9\u001b[2J","shape":[1,8]}}}"#, "no codec \"q9\\u{1b}[2J\""),
+            (r#"{"version":1,"tensors":{"w":{"codec":"uniform:bits=7","shape":[1,8]}}}"#, "no codec"),
+            (r#"{"version":1,"tensors":{"v":{"codec":"f32","shape":[1,8]}}}"#, "\"v\": plane 0 is not in the file"),
             (r#"{"version":1,"tensors":{"w":{"codec":"nf4","shape":[4294967296,4294967296]}}}"#, "too large"),
-            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[18446744073709551615,1]}}}"#, "w"),
-            (r#"{"version":1,"tensors":{"w":{"codec":"q4_k","shape":[1,0]}}}"#, "w"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[18446744073709551615,1]}}}"#, "too large"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[1,18446744073709551615]}}}"#, "too large"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"bf16","shape":[0,18446744073709551615]}}}"#, "too large"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"f32","shape":[18446744073709551615,0]}}}"#, "too large"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q4_k","shape":[1,0]}}}"#, "8 words where q4_k takes 0"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q8_0","shape":[1,33]}}}"#, "blocks of 32"),
+            (r#"{"version":1,"tensors":{"w":{"codec":"q8_0","shape":[]}}}"#, "blocks of 32"),
         ] {
             let error = stored(list).unwrap_err().to_string();
-            assert!(error.contains(says), "{list}: {error}");
+            assert!(error.starts_with("m.safetensors: ") && error.contains(says), "{list}: {error}");
         }
     }
 }

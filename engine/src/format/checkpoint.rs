@@ -64,7 +64,7 @@ impl TensorInfo {
 }
 
 /// What a checkpoint says about its model besides the weights.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Meta {
     /// The key-value pairs of a GGUF file.
     Gguf(GgufMetadata),

@@ -51,8 +51,8 @@ pub fn embed(meta: &Meta) -> Result<BTreeMap<String, String>, FormatError> {
     Ok(entries)
 }
 
-/// Takes the embedded files out of `__metadata__`.
-pub(super) fn take_files(st_metadata: &mut BTreeMap<String, String>) -> Folder {
+/// Takes the embedded files out of the `__metadata__` of the file `label`.
+pub(super) fn take_files(label: &str, st_metadata: &mut BTreeMap<String, String>) -> Folder {
     let mut files = BTreeMap::new();
     st_metadata.retain(|key, value| match key.strip_prefix(PREFIX) {
         Some(name) if key != GGUF_KEY => {
@@ -61,10 +61,10 @@ pub(super) fn take_files(st_metadata: &mut BTreeMap<String, String>) -> Folder {
         }
         _ => true,
     });
-    Folder::Memory(files)
+    Folder::Embedded(label.to_owned(), files)
 }
 
-/// Takes the embedded GGUF metadata out of `__metadata__`, with what else is there added to it as strings.
+/// Takes the embedded GGUF metadata out of the `__metadata__` of the file `label`, with what else is there added to it as strings.
 pub(super) fn take_gguf(
     label: &str,
     st_metadata: &mut BTreeMap<String, String>,

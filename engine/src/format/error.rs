@@ -71,7 +71,7 @@ impl fmt::Display for Item {
 }
 
 /// A name from an untrusted file, made fit for one line of a terminal: control characters escaped, long names cut.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     const LONGEST: usize = 96;
     let mut out = String::from("\"");
     for (i, c) in name.chars().enumerate() {

@@ -1,4 +1,4 @@
-//! A set of files by name: a folder on disk, or what a browser handed over.
+//! A set of files by name: a folder on disk, what a browser handed over, or what a file carries inside itself.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,8 @@ pub(super) enum Folder {
     Disk(PathBuf),
     /// Contents by file name; taking a file removes it.
     Memory(BTreeMap<String, Vec<u8>>),
+    /// The same for files that the file of this label carries in its header.
+    Embedded(String, BTreeMap<String, Vec<u8>>),
 }
 
 impl Folder {
@@ -41,6 +43,7 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.join(name).display().to_string(),
             Self::Memory(_) => name.to_owned(),
+            Self::Embedded(file, _) => format!("{file}: {name}"),
         }
     }
 
@@ -50,6 +53,7 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.display().to_string(),
             Self::Memory(files) => format!("the {} files handed over", files.len()),
+            Self::Embedded(file, _) => file.clone(),
         }
     }
 
@@ -58,7 +62,7 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.join(name).symlink_metadata().is_ok(),
-            Self::Memory(files) => files.contains_key(name),
+            Self::Memory(files) | Self::Embedded(_, files) => files.contains_key(name),
         }
     }
 
@@ -75,7 +79,7 @@ impl Folder {
                 names.sort();
                 Ok(names)
             }
-            Self::Memory(files) => Ok(files.keys().cloned().collect()),
+            Self::Memory(files) | Self::Embedded(_, files) => Ok(files.keys().cloned().collect()),
         }
     }
 
@@ -85,11 +89,13 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::map(&path.join(name), &label),
-            Self::Memory(files) => files.remove(name).map(FileBytes::Owned).ok_or_else(|| FormatError::Missing {
-                file: label,
-                missing: "the file itself".to_owned(),
-                remedy: "hand it over together with the others",
-            }),
+            Self::Memory(files) | Self::Embedded(_, files) => {
+                files.remove(name).map(FileBytes::Owned).ok_or_else(|| FormatError::Missing {
+                    file: label,
+                    missing: "the file itself".to_owned(),
+                    remedy: "hand it over together with the others",
+                })
+            }
         }
     }
 
@@ -102,7 +108,7 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::read(&path.join(name), &label, limit).map(Some),
-            Self::Memory(files) => {
+            Self::Memory(files) | Self::Embedded(_, files) => {
                 if let Some(contents) = files.get(name) {
                     bytes::check_size(&label, contents.len() as u64, limit)?;
                 }

@@ -30,8 +30,8 @@ pub(super) fn open_safetensors(
     };
     let label = folder.label(file);
     let parsed = safetensors::parse(&label, 0, &bytes)?;
+    let meta = side_files(&mut folder, &label, parsed.metadata)?;
     let index = index_tensors(&parsed.tensors, &[label])?;
-    let meta = side_files(&mut folder, parsed.metadata)?;
     Ok(Checkpoint::assemble(name, vec![bytes], parsed.tensors, index, meta))
 }
 
@@ -69,7 +69,7 @@ pub(super) fn open_sharded(mut folder: Folder, name: String, index_name: &str) -
             });
         }
     }
-    let meta = side_files(&mut folder, metadata)?;
+    let meta = side_files(&mut folder, &index_label, metadata)?;
     Ok(Checkpoint::assemble(name, files, tensors, index, meta))
 }
 
@@ -111,12 +111,16 @@ fn parse_index(label: &str, json: &[u8]) -> Result<BTreeMap<String, String>, For
 
 /// Reads what lies beside the weights. All of it is optional here; whoever needs a file says so when it is missing.
 ///
-/// What a file carries inside itself ([`embedded`]) comes before what lies beside it.
-fn side_files(folder: &mut Folder, mut st_metadata: BTreeMap<String, String>) -> Result<Meta, FormatError> {
-    if let Some(metadata) = embedded::take_gguf(&folder.folder_label(), &mut st_metadata)? {
+/// What the file `label` carries inside itself ([`embedded`]) comes before what lies beside it.
+fn side_files(
+    folder: &mut Folder,
+    label: &str,
+    mut st_metadata: BTreeMap<String, String>,
+) -> Result<Meta, FormatError> {
+    if let Some(metadata) = embedded::take_gguf(label, &mut st_metadata)? {
         return Ok(Meta::Gguf(metadata));
     }
-    let mut own = embedded::take_files(&mut st_metadata);
+    let mut own = embedded::take_files(label, &mut st_metadata);
     let folder = if own.contains("config.json") { &mut own } else { folder };
     let config = json_file(folder, "config.json")?.unwrap_or(Value::Null);
     let generation = json_file(folder, "generation_config.json")?;

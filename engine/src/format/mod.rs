@@ -25,6 +25,7 @@ pub use checkpoint::{Checkpoint, Meta, TensorInfo};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
 pub use embedded::embed;
+pub(crate) use error::quoted;
 pub use error::{FormatError, Item};
 pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};
 #[cfg(not(target_arch = "wasm32"))]

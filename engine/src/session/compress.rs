@@ -11,6 +11,9 @@ use crate::codec::{self, CodecError, CodecRef, PACKED_KEY, Packed, PackedList, R
 use crate::format::{AtomicFile, CheckpointWriter, Dtype, FormatError, Meta, TensorInfo, embed};
 use crate::progress::{Cancelled, Monitor, Unit};
 
+/// Version of ggml's block layouts, which GGUF files with quantized tensors have to state.
+const QUANTIZATION_VERSION: u32 = 2;
+
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CompressError {
@@ -24,6 +27,8 @@ pub(super) enum CompressError {
     NotFromGguf { model: String },
     #[error("the recipe {recipe} changes no tensor of {model}: nothing would be compressed")]
     Nothing { recipe: String, model: String },
+    #[error("tensor {tensor}: {source}")]
+    Tensor { tensor: String, source: CodecError },
     #[error(transparent)]
     Codec(#[from] CodecError),
     #[error(transparent)]
@@ -54,6 +59,11 @@ pub(super) fn is_weight_matrix(name: &str, shape: &[u64]) -> bool {
     shape.len() == 2 && shape[0] > 1 && !table.iter().any(|part| name.contains(part)) && !name.contains("norm")
 }
 
+/// Whether codecs can pack it: everything but integers and booleans.
+fn holds_weights(tensor: &StoredTensor) -> bool {
+    tensor.codec().is_some() || matches!(tensor.dtype, Some(Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2))
+}
+
 /// Compresses `stored` into `output` and says what became of the weights.
 pub(super) fn compress(
     stored: &Stored,
@@ -68,18 +78,17 @@ pub(super) fn compress(
         let (recipe, model) = (recipe.name().to_owned(), checkpoint.name().to_owned());
         return Err(CompressError::Nothing { recipe, model });
     }
+    let metadata = lasting(checkpoint.meta());
     let mut file = AtomicFile::create(output)?;
     let weights = match output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("gguf") => {
-            let Meta::Gguf(metadata) = checkpoint.meta() else {
+            let Meta::Gguf(mut metadata) = metadata else {
                 return Err(CompressError::NotFromGguf { model: checkpoint.name().to_owned() });
             };
             for plan in &mut plans {
                 plan.places = vec![gguf_place(plan)?];
             }
-            let mut metadata = metadata.clone();
-            metadata.remove(PACKED_KEY);
-            metadata.remove("general.file_type"); // optional, and of one number for the whole file
+            metadata.set("general.quantization_version", QUANTIZATION_VERSION);
             let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
             let writer = CheckpointWriter::gguf(&mut file, name, &metadata, &places)?;
             write(stored, &plans, writer, monitor)?
@@ -89,8 +98,7 @@ pub(super) fn compress(
             for plan in &mut plans {
                 plan.places = safetensors_places(plan, &mut list)?;
             }
-            let mut entries = embed(checkpoint.meta())?;
-            entries.remove(PACKED_KEY);
+            let mut entries = embed(&metadata)?;
             entries.extend(list.metadata().map(|text| (PACKED_KEY.to_owned(), text)));
             let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
             let writer = CheckpointWriter::safetensors(&mut file, name, &entries, &places)?;
@@ -102,9 +110,25 @@ pub(super) fn compress(
     Ok(weights)
 }
 
+/// A model's metadata without what described its old file: packed tensors, one number for all types, parts.
+fn lasting(meta: &Meta) -> Meta {
+    let mut meta = meta.clone();
+    match &mut meta {
+        Meta::Gguf(metadata) => {
+            for key in [PACKED_KEY, "general.file_type", "split.no", "split.count", "split.tensors.count"] {
+                metadata.remove(key);
+            }
+        }
+        Meta::HuggingFace { st_metadata, .. } => {
+            st_metadata.remove(PACKED_KEY);
+        }
+    }
+    meta
+}
+
 fn plan<'a>(stored: &'a Stored, recipe: &Recipe) -> Vec<Plan<'a>> {
     let plan = |tensor: &'a StoredTensor| {
-        let matrix = tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape));
+        let matrix = tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape) && holds_weights(tensor));
         let (codec, encode, fallback_from) = match matrix {
             Some([rows, cols]) => {
                 let choice = recipe.choose(&tensor.name, rows, cols);
@@ -180,7 +204,9 @@ fn write<W: Write + Seek>(
             && let Some(codec) = &plan.codec
         {
             let original = packed.decode();
-            packed = codec.encode(&original, packed.rows, packed.cols)?;
+            packed = codec
+                .encode(&original, packed.rows, packed.cols)
+                .map_err(|source| CompressError::Tensor { tensor: name.clone(), source })?;
             weights.errors.push(TensorError {
                 tensor: name.clone(),
                 codec: codec.name(),
@@ -278,98 +304,4 @@ pub(super) fn read_recipe(recipe: &super::Recipe) -> Result<Recipe, CodecError> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::{Checkpoint, GgufMetadata};
-    use std::io::Cursor;
-
-    /// A GGUF model with one matrix that every block fits, one that only blocks of 32 fit, and a vector.
-    fn model() -> Checkpoint {
-        let mut metadata = GgufMetadata::new();
-        metadata.set("general.architecture", "llama".to_owned());
-        let shapes: [(&str, &[u64]); 3] =
-            [("wide.weight", &[6, 512]), ("odd.weight", &[6, 96]), ("norm.weight", &[96])];
-        let tensors = shapes.map(|(name, shape)| TensorInfo::new(name, shape.to_vec(), Dtype::F32).unwrap());
-        let mut writer = CheckpointWriter::gguf(Cursor::new(Vec::new()), "m", &metadata, &tensors).unwrap();
-        for tensor in &tensors {
-            let values = (0..tensor.elements()).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 0.1);
-            writer.write(&tensor.name, &values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-        }
-        Checkpoint::from_files(vec![("m.gguf".to_owned(), writer.finish().unwrap().into_inner())]).unwrap()
-    }
-
-    fn compressed(recipe: &str, name: &str) -> (Weights, Stored, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        let stored = Stored::of(&model()).unwrap();
-        let weights = compress(&stored, &Recipe::parse(recipe).unwrap(), &path, &Monitor::none()).unwrap();
-        let back = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
-        (weights, back, folder)
-    }
-
-    /// The file holds what the codecs make of the model, bit for bit.
-    fn is_identical(back: &Stored, codecs: [&str; 2]) {
-        let stored = Stored::of(&model()).unwrap();
-        for (name, codec) in ["wide.weight", "odd.weight"].into_iter().zip(codecs) {
-            let original = stored.load(name).unwrap().unwrap();
-            let codec = codec::parse(codec).unwrap();
-            let expected = codec.encode(&original.decode(), original.rows, original.cols).unwrap();
-            let found = back.load(name).unwrap().unwrap();
-            assert_eq!(found.codec.name(), codec.name());
-            assert_eq!(found.planes, expected.planes, "{name}");
-            assert_eq!(back.tensor(name).unwrap().shape, stored.tensor(name).unwrap().shape);
-        }
-        let norm = |s: &Stored| s.load("norm.weight").unwrap().unwrap().decode();
-        assert_eq!(norm(back), norm(&stored));
-        let Meta::Gguf(meta) = back.checkpoint().meta() else { panic!() };
-        assert_eq!(meta.str("general.architecture"), Some("llama"));
-    }
-
-    #[test]
-    fn gguf_loads_back_identically_and_says_what_fell_back() {
-        let (weights, back, _folder) = compressed("q4_k", "m.gguf");
-        is_identical(&back, ["q4_k", "q5_0"]);
-        let fallback = Fallback { tensor: "odd.weight".into(), asked: "q4_k".into(), used: "q5_0".into() };
-        assert_eq!(weights.fallbacks, [fallback]);
-        assert!(weights.tensors.iter().all(|t| t.nmse > 0.0 && t.nmse < 0.01), "{:?}", weights.tensors);
-    }
-
-    #[test]
-    fn safetensors_carries_the_whole_model_and_loads_back_identically() {
-        for recipe in ["nf4:block=32", "uniform:bits=3,group=32", "q8_0", "nf4:block=32,double"] {
-            let (weights, back, _folder) = compressed(recipe, "m.safetensors");
-            is_identical(&back, [recipe, recipe]);
-            assert_eq!(back.tensors().len(), 3, "planes are not listed");
-            assert_eq!(weights.bytes, back.tensors().iter().map(|t| t.bytes).sum::<u64>());
-        }
-        let (_, back, _folder) = compressed("bf16", "m.safetensors");
-        is_identical(&back, ["bf16", "bf16"]);
-        assert_eq!(back.tensor("odd.weight").unwrap().encoding, "BF16", "a plain type stays readable by everyone");
-    }
-
-    #[test]
-    fn a_compressed_model_can_be_compressed_again() {
-        let (_, back, folder) = compressed("nf4:block=32", "m.safetensors");
-        let again = folder.path().join("again.gguf");
-        compress(&back, &Recipe::parse("q4_0").unwrap(), &again, &Monitor::none()).unwrap();
-        let again = Stored::of(&Checkpoint::open(&again).unwrap()).unwrap();
-        assert_eq!(again.tensor("wide.weight").unwrap().encoding, "Q4_0");
-        let same = compress(&again, &Recipe::parse("q4_0").unwrap(), &folder.path().join("x.gguf"), &Monitor::none());
-        assert!(matches!(same, Err(CompressError::Nothing { .. })));
-    }
-
-    #[test]
-    fn what_cannot_be_written_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let stored = Stored::of(&model()).unwrap();
-        for (recipe, name) in [("nf4:block=32", "m.gguf"), ("q4_0", "m.bin")] {
-            let recipe = Recipe::parse(recipe).unwrap();
-            assert!(compress(&stored, &recipe, &folder.path().join(name), &Monitor::none()).is_err());
-        }
-        let monitor = Monitor::none();
-        monitor.cancel().cancel();
-        let cancelled = compress(&stored, &Recipe::parse("q4_0").unwrap(), &folder.path().join("c.gguf"), &monitor);
-        assert!(matches!(cancelled, Err(CompressError::Cancelled(_))));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-}
+mod tests;

@@ -121,9 +121,10 @@ fn statistics(stored: &Stored, name: &str, monitor: &Monitor) -> Result<TensorSt
     let packed = stored.load(name)?.ok_or_else(missing)?;
     // Decoded a slice at a time: a tensor may be larger as f32 than memory allows.
     let step = (SLICE / packed.cols.max(1)).max(1).next_multiple_of(packed.row_granularity());
+    let rows = if packed.cols == 0 { 0 } else { packed.rows }; // rows of nothing take no bytes: there may be 2^60 of them
     let slices = || {
-        let part = |row: usize| packed.rows(row..packed.rows.min(row + step)).map(|part| part.decode());
-        (0..packed.rows).step_by(step).map(part)
+        let part = |row: usize| packed.rows(row..rows.min(row + step)).map(|part| part.decode());
+        (0..rows).step_by(step).map(part)
     };
 
     let mut moments = Moments::default();

@@ -1,0 +1,228 @@
+//! Compressed files, read back.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use super::*;
+use crate::format::{Checkpoint, GgufArray, GgufMetadata, GgufValue};
+use crate::progress::Cancel;
+
+/// Two matrices, of which `odd.weight` only takes blocks of 32, and two tensors that recipes leave alone.
+const SHAPES: [(&str, &[u64]); 4] =
+    [("wide.weight", &[6, 512]), ("odd.weight", &[6, 96]), ("norm.weight", &[96]), ("ids", &[2, 256])];
+
+fn tensors() -> Vec<TensorInfo> {
+    let dtype = |name: &str| if name == "ids" { Dtype::I32 } else { Dtype::F32 };
+    SHAPES.iter().map(|(name, shape)| TensorInfo::new(*name, shape.to_vec(), dtype(name)).unwrap()).collect()
+}
+
+/// The bytes of a tensor: made-up weights, or whatever integers they are.
+fn bytes(tensor: &TensorInfo) -> Vec<u8> {
+    let values = (0..tensor.elements()).map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0) * 0.1);
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+fn written(mut writer: CheckpointWriter<Cursor<Vec<u8>>>) -> Vec<u8> {
+    for tensor in tensors() {
+        writer.write(&tensor.name, &bytes(&tensor)).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// A GGUF model with a tokenizer, as the first of several parts.
+fn gguf() -> Stored {
+    let mut metadata = GgufMetadata::new();
+    metadata.set("general.architecture", "llama".to_owned());
+    metadata.set("general.file_type", 0u32);
+    metadata.set("split.count", 1u32);
+    metadata.set("tokenizer.ggml.tokens", GgufValue::Array(GgufArray::Str(vec!["<s>".into(), "\u{2581}a\"é".into()])));
+    metadata.set("tokenizer.ggml.scores", GgufValue::Array(GgufArray::F32(vec![0.0, -1.5])));
+    let file = written(CheckpointWriter::gguf(Cursor::new(Vec::new()), "m", &metadata, &tensors()).unwrap());
+    Stored::of(&Checkpoint::from_files(vec![("m.gguf".to_owned(), file)]).unwrap()).unwrap()
+}
+
+const TOKENIZER: &str = "{\"model\": {\"vocab\": {\"é\\n\": 0}}}";
+
+/// The same weights as a Hugging Face folder has them.
+fn hugging_face() -> Stored {
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let file = written(CheckpointWriter::safetensors(Cursor::new(Vec::new()), "m", &metadata, &tensors()).unwrap());
+    let side = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
+    let files = vec![
+        ("model.safetensors".to_owned(), file),
+        side("config.json", r#"{"model_type":"llama","rope_theta":1e6}"#),
+        side("tokenizer.json", TOKENIZER),
+        side("tokenizer_config.json", r#"{"chat_template":"{{ messages }}"}"#),
+        side("generation_config.json", r#"{"eos_token_id":[1,2]}"#),
+    ];
+    Stored::of(&Checkpoint::from_files(files).unwrap()).unwrap()
+}
+
+fn compressed(stored: &Stored, recipe: &str, name: &str) -> (Weights, Stored, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    let weights = compress(stored, &Recipe::parse(recipe).unwrap(), &path, &Monitor::none()).unwrap();
+    let back = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
+    (weights, back, folder)
+}
+
+/// The file holds what the codecs make of the model, bit for bit, and everything else as it was.
+fn is_identical(back: &Stored, stored: &Stored, codecs: [&str; 2]) {
+    for (name, codec) in ["wide.weight", "odd.weight"].into_iter().zip(codecs) {
+        let original = stored.load(name).unwrap().unwrap();
+        let codec = codec::parse(codec).unwrap();
+        let expected = codec.encode(&original.decode(), original.rows, original.cols).unwrap();
+        let found = back.load(name).unwrap().unwrap();
+        assert_eq!(found.codec.name(), codec.name());
+        assert_eq!(found.planes, expected.planes, "{name}");
+        assert_eq!(back.tensor(name).unwrap().shape, stored.tensor(name).unwrap().shape);
+    }
+    for name in ["norm.weight", "ids"] {
+        assert_eq!(back.checkpoint().tensor(name).unwrap().1, stored.checkpoint().tensor(name).unwrap().1, "{name}");
+    }
+    let names = |stored: &Stored| {
+        let mut names: Vec<String> = stored.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(back), names(stored), "planes are not listed");
+}
+
+/// The metadata is that of [`gguf`], but for what described its file.
+fn has_the_metadata(back: &Stored) {
+    let Meta::Gguf(meta) = back.checkpoint().meta() else { panic!() };
+    assert_eq!(meta.str("general.architecture"), Some("llama"));
+    assert_eq!((meta.get("general.file_type"), meta.get("split.count")), (None, None));
+    let original = gguf();
+    let Meta::Gguf(original) = original.checkpoint().meta() else { panic!() };
+    for key in ["tokenizer.ggml.tokens", "tokenizer.ggml.scores"] {
+        assert!(meta.get(key).is_some() && meta.get(key) == original.get(key), "{key}");
+    }
+}
+
+/// Every type of ggml that can be written, and what takes its place in rows of 96.
+const GGML: [(&str, &str); 13] = [
+    ("f16", "f16"),
+    ("bf16", "bf16"),
+    ("q4_0", "q4_0"),
+    ("q4_1", "q4_1"),
+    ("q5_0", "q5_0"),
+    ("q5_1", "q5_1"),
+    ("q8_0", "q8_0"),
+    ("iq4_nl", "iq4_nl"),
+    ("q2_k", "iq4_nl"),
+    ("q3_k", "iq4_nl"),
+    ("q4_k", "q5_0"),
+    ("q5_k", "q5_1"),
+    ("q6_k", "q8_0"),
+];
+
+#[test]
+fn gguf_loads_back_identically_and_says_what_fell_back() {
+    for (recipe, narrow) in GGML {
+        let (weights, back, _folder) = compressed(&gguf(), recipe, "m.gguf");
+        is_identical(&back, &gguf(), [recipe, narrow]);
+        has_the_metadata(&back);
+        let fallback = Fallback { tensor: "odd.weight".into(), asked: recipe.into(), used: narrow.into() };
+        assert_eq!(weights.fallbacks, if recipe == narrow { vec![] } else { vec![fallback] });
+        assert_eq!(weights.bytes, back.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>());
+        assert!(weights.tensors.iter().all(|t| t.nmse < 0.1), "{recipe}: {:?}", weights.tensors);
+    }
+}
+
+#[test]
+fn safetensors_carries_the_whole_model_and_loads_back_identically() {
+    let own = ["nf4:block=32", "fp4:block=32,double=off", "uniform:bits=3,group=32", "uniform:bits=5,group=16,zero"];
+    for (recipe, narrow) in own.into_iter().map(|recipe| (recipe, recipe)).chain(GGML) {
+        for model in [gguf(), hugging_face()] {
+            let (weights, back, _folder) = compressed(&model, recipe, "m.safetensors");
+            is_identical(&back, &model, [recipe, narrow]);
+            assert_eq!(weights.bytes, back.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>());
+        }
+    }
+    let (_, back, _folder) = compressed(&gguf(), "nf4:block=32", "m.safetensors");
+    has_the_metadata(&back);
+    let (_, back, _folder) = compressed(&gguf(), "bf16", "m.safetensors");
+    assert_eq!(back.tensor("odd.weight").unwrap().encoding, "BF16", "a plain type stays readable by everyone");
+}
+
+#[test]
+fn a_hugging_face_folder_becomes_one_file() {
+    let (_, back, folder) = compressed(&hugging_face(), "q4_k", "m.safetensors");
+    let Meta::HuggingFace { config, generation, tokenizer_json, tokenizer_config, st_metadata } =
+        back.checkpoint().meta()
+    else {
+        panic!()
+    };
+    assert_eq!((config["model_type"].as_str(), config["rope_theta"].as_f64()), (Some("llama"), Some(1e6)));
+    assert_eq!(generation.as_ref().unwrap()["eos_token_id"][1], 2);
+    assert_eq!(tokenizer_json.as_deref(), Some(TOKENIZER.as_bytes()));
+    assert_eq!(tokenizer_config.as_ref().unwrap()["chat_template"], "{{ messages }}");
+    assert_eq!(st_metadata.get("format").map(String::as_str), Some("pt"));
+    // What the file says of itself comes before what happens to lie beside it.
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type":"other"}"#).unwrap();
+    let again = Checkpoint::open(&folder.path().join("m.safetensors")).unwrap();
+    assert!(matches!(again.meta(), Meta::HuggingFace { config, .. } if config["model_type"] == "llama"));
+}
+
+#[test]
+fn a_compressed_model_can_be_compressed_again() {
+    let (_, back, folder) = compressed(&gguf(), "nf4:block=32", "m.safetensors");
+    let path = folder.path().join("again.gguf");
+    compress(&back, &Recipe::parse("q4_0").unwrap(), &path, &Monitor::none()).unwrap();
+    let again = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
+    is_identical(&again, &back, ["q4_0", "q4_0"]);
+    has_the_metadata(&again);
+    let same = compress(&again, &Recipe::parse("q4_0").unwrap(), &folder.path().join("x.gguf"), &Monitor::none());
+    assert!(matches!(same, Err(CompressError::Nothing { .. })));
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |model: &Stored, recipe: &str, name: &str| {
+        let recipe = Recipe::parse(recipe).unwrap();
+        compress(model, &recipe, &folder.path().join(name), &Monitor::none()).unwrap_err().to_string()
+    };
+    assert!(message(&gguf(), "nf4:block=32", "m.gguf").contains("nf4:block=32 (for wide.weight) is no type of GGUF"));
+    assert!(message(&gguf(), "q4_0", "m.bin").contains("neither the ending .gguf nor .safetensors"));
+    assert!(message(&hugging_face(), "q4_0", "m.gguf").contains("Hugging Face"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_cancel_in_the_middle_leaves_the_old_file_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["m.gguf", "m.safetensors"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "old").unwrap();
+        let cancel = Cancel::new();
+        let switch = cancel.clone();
+        let monitor = Monitor::new(cancel, move |progress| {
+            if progress.done == 1 {
+                switch.cancel()
+            }
+        });
+        let cancelled = compress(&gguf(), &Recipe::parse("q4_0").unwrap(), &path, &monitor);
+        assert!(matches!(cancelled, Err(CompressError::Cancelled(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_named() {
+    let tensor = TensorInfo::new("w", vec![2, 32], Dtype::F32).unwrap();
+    let list = std::slice::from_ref(&tensor);
+    let mut writer = CheckpointWriter::safetensors(Cursor::new(Vec::new()), "m", &BTreeMap::new(), list).unwrap();
+    let mut values = [0.5f32; 64];
+    values[40] = f32::NAN;
+    writer.write("w", bytemuck::cast_slice(&values)).unwrap();
+    let file = ("m.safetensors".to_owned(), writer.finish().unwrap().into_inner());
+    let stored = Stored::of(&Checkpoint::from_files(vec![file]).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("x.safetensors");
+    let error = compress(&stored, &Recipe::parse("q8_0").unwrap(), &output, &Monitor::none()).unwrap_err().to_string();
+    assert!(error.starts_with("tensor w: q8_0: weight [1, 8] is NaN"), "{error}");
+    assert!(!output.exists());
+}

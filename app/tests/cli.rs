@@ -60,3 +60,27 @@ fn a_reader_that_leaves_early_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
 }
+
+#[test]
+fn a_model_is_compressed_into_one_file_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    let path = path.to_str().unwrap();
+    let output = tersor(&["compress", "tiny", "--as", "nf4", "-o", path, "--json", "-"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text[text.find("\n{").unwrap()..]).unwrap();
+    assert_eq!((json["schema"].as_str(), json["recipe"].as_str()), (Some("tersor.compress/1"), Some("nf4:block=64")));
+    assert_eq!(json["output_bytes"], std::fs::metadata(path).unwrap().len());
+
+    let back = tersor(&["inspect", path]);
+    let text = String::from_utf8(back.stdout).unwrap();
+    assert!(text.contains("3.2 M parameters") && text.contains("nf4:block=64") && !text.contains("codec_0"), "{text}");
+
+    let again = tersor(&["compress", path, "--as", "q8_0", "-o", path]);
+    assert!(stderr(&again).contains("part of the model that is read"), "{}", stderr(&again));
+    let gguf = folder.path().join("tiny.gguf");
+    let gguf = tersor(&["compress", "tiny", "--as", "q8_0", "-o", gguf.to_str().unwrap()]);
+    assert!(stderr(&gguf).contains("write .safetensors"), "{}", stderr(&gguf));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what failed left nothing");
+}

@@ -55,7 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(Report::Compare(found)) = &report else { bail!("the engine gave no comparison") };
     out::line(format_args!("{}\n", report::setting(found)))?;
     out::line(report::table(found))?;
-    for line in found.variants.iter().flat_map(report::fallbacks) {
+    for line in found.variants.iter().flat_map(|v| report::fallbacks(&v.recipe, &v.weights)) {
         out::line(line)?;
     }
     out::line("")?;

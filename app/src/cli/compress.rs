@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use tersor_engine::session::{Command, Compress, Report, Rotation};
 
 use super::{Context, out, recipe};
+use crate::report;
 use crate::units::bytes;
 
 #[derive(Debug, clap::Args)]
@@ -30,8 +31,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         output: args.output.clone(),
         source: context.source(&args.model)?,
     };
-    let report = context.client()?.run(Command::Compress(command), |_| Ok(()))?;
-    let Some(Report::Compress(found)) = &report else { bail!("the engine wrote nothing") };
+    let result = context.client()?.run(Command::Compress(command), |_| Ok(()))?;
+    let Some(Report::Compress(found)) = &result else { bail!("the engine wrote nothing") };
     let weights = &found.weights;
     let codecs: Vec<String> = weights.codecs.iter().map(|(name, n)| format!("{n} × {name}")).collect();
     out::line(format_args!(
@@ -42,8 +43,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         weights.bits_per_weight,
         codecs.join(", ")
     ))?;
-    for fallback in &weights.fallbacks {
-        out::line(format_args!("{}: {} instead of {}", fallback.tensor, fallback.used, fallback.asked))?;
+    for line in report::fallbacks(&found.recipe, weights) {
+        out::line(line)?;
     }
-    context.write_json(report.as_ref())
+    context.write_json(result.as_ref())
 }

@@ -39,7 +39,7 @@ pub fn page(comparison: &Comparison, command: &str) -> String {
         );
     }
     body.push_str(&html_table(&table(comparison)));
-    for line in comparison.variants.iter().flat_map(fallbacks) {
+    for line in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)) {
         let _ = write!(body, "<p class=\"note\">{}</p>", escape(&line));
     }
     body.push_str(&plots(comparison));

@@ -6,7 +6,7 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use tersor_engine::session::report::{Comparison, Fallback, Variant};
+use tersor_engine::session::report::{Comparison, Fallback, Variant, Weights};
 
 use crate::table::{Align, Table};
 use crate::units::{megabytes, significant};
@@ -55,10 +55,10 @@ fn row(variant: &Variant) -> Vec<String> {
     ]
 }
 
-/// Which tensors another codec had to take, in one line for each pair of codecs.
-pub fn fallbacks(variant: &Variant) -> Vec<String> {
+/// Which tensors another codec than the recipe's had to take, in one line for each pair of codecs.
+pub fn fallbacks(recipe: &str, weights: &Weights) -> Vec<String> {
     let mut pairs: BTreeMap<(&str, &str), Vec<&Fallback>> = BTreeMap::new();
-    for fallback in &variant.weights.fallbacks {
+    for fallback in &weights.fallbacks {
         pairs.entry((&fallback.asked, &fallback.used)).or_default().push(fallback);
     }
     pairs
@@ -69,7 +69,7 @@ pub fn fallbacks(variant: &Variant) -> Vec<String> {
             let count = tensors.len();
             let noun = if count == 1 { "tensor" } else { "tensors" };
             let names = names.join(", ");
-            format!("{}: {used} for {count} {noun} whose rows {asked} cannot hold ({names}{more})", variant.recipe)
+            format!("{recipe}: {used} for {count} {noun} whose rows {asked} cannot hold ({names}{more})")
         })
         .collect()
 }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn fallbacks_are_told_by_pairs_of_codecs() {
-        let lines = fallbacks(&comparison().variants[1]);
+        let lines = fallbacks("q4_k", &comparison().variants[1].weights);
         assert_eq!(lines, ["q4_k: q5_0 for 2 tensors whose rows q4_k cannot hold (a, b)"]);
     }
 }

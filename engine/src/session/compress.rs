@@ -19,6 +19,8 @@ const QUANTIZATION_VERSION: u32 = 2;
 pub(super) enum CompressError {
     #[error("{output} has neither the ending .gguf nor .safetensors: name the file by the format it is to have")]
     Ending { output: String },
+    #[error("{output} is part of the model that is read: choose another name")]
+    Overwrites { output: String },
     #[error("{codec} (for {tensor}) is no type of GGUF: write .safetensors, or choose a recipe of ggml's types")]
     NotInGguf { codec: String, tensor: String },
     #[error(
@@ -57,6 +59,16 @@ struct Plan<'a> {
 pub(super) fn is_weight_matrix(name: &str, shape: &[u64]) -> bool {
     let table = ["position_embd", "position_embeddings", "token_types", "token_type_embeddings"];
     shape.len() == 2 && shape[0] > 1 && !table.iter().any(|part| name.contains(part)) && !name.contains("norm")
+}
+
+/// Refuses to replace the file, or a file in the folder, that the model is read from.
+pub(super) fn keep_source(source: &Path, output: &Path) -> Result<(), CompressError> {
+    match (source.canonicalize(), output.canonicalize()) {
+        (Ok(source), Ok(existing)) if existing.starts_with(&source) => {
+            Err(CompressError::Overwrites { output: output.display().to_string() })
+        }
+        _ => Ok(()), // the output is not there yet; that the source is not is told when it is opened
+    }
 }
 
 /// Whether codecs can pack it: everything but integers and booleans.

@@ -50,14 +50,16 @@ fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interr
 
 #[cfg(not(target_arch = "wasm32"))]
 fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
-    use super::compress::{CompressError, compress, read_recipe};
+    use super::compress::{CompressError, compress, keep_source, read_recipe};
 
     let recipe = read_recipe(&command.recipe).map_err(fail)?;
     if command.rotation.is_some() {
         return Err(fail("rotated models cannot be written yet: leave --rotate out"));
     }
-    let checkpoint = open(command.source)?;
-    let stored = Stored::of(&checkpoint).map_err(fail)?;
+    if let Source::Path(source) = &command.source {
+        keep_source(source, &command.output).map_err(fail)?;
+    }
+    let stored = Stored::of(&open(command.source)?).map_err(fail)?;
     let weights = compress(&stored, &recipe, &command.output, &reporter.monitor).map_err(|error| match error {
         CompressError::Cancelled(cancelled) => cancelled.into(),
         error => fail(error),

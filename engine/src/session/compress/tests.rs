@@ -226,3 +226,15 @@ fn weights_that_are_no_numbers_are_named() {
     assert!(error.starts_with("tensor w: q8_0: weight [1, 8] is NaN"), "{error}");
     assert!(!output.exists());
 }
+
+#[test]
+fn the_model_that_is_read_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, other] = ["model.gguf", "other.gguf"].map(|name| folder.path().join(name));
+    std::fs::write(&model, "").unwrap();
+    assert!(keep_source(&model, &model).is_err());
+    assert!(keep_source(folder.path(), &folder.path().join(".").join("model.gguf")).is_err());
+    assert!(keep_source(folder.path(), &other).is_ok());
+    std::fs::write(&other, "").unwrap();
+    assert!(keep_source(&model, &other).is_ok());
+}

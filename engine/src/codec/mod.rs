@@ -36,7 +36,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod recipe;
-mod rows;
+pub(crate) mod rows;
 mod spec;
 mod stored;
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) fn check_weights(codec: &dyn Codec, weights: &[f32], rows: usize, col
 }
 
 /// Calls `work(i, piece)` for the `i`-th piece of `len` elements of `data`.
-pub(super) fn for_each_chunk<T, F>(data: &mut [T], len: usize, work: F)
+pub(crate) fn for_each_chunk<T, F>(data: &mut [T], len: usize, work: F)
 where
     T: Send,
     F: Fn(usize, &mut [T]) + Send + Sync,

@@ -1,1 +1,3 @@
 //! (room of the engine; see the crate's documentation)
+
+pub mod rotate;

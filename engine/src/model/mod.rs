@@ -1,3 +1,25 @@
-//! (room of the engine; see the crate's documentation)
+//! Architectures as plain forward passes over [`crate::ops`].
+//!
+//! In: a [`crate::format::Checkpoint`], perhaps a recipe and a rotation. Out: a [`Decoder`] (language models) or an
+//! [`Encoder`] (BERT) whose weights lie packed on the GPU, that turns token ids there into logits or embeddings.
+//!
+//! [`Config`] says in one vocabulary what GGUF metadata and `config.json` say in two; [`names`] knows what tensors are called;
+//! [`Weights`] reads, rotates and compresses them one at a time; [`Context`] holds what a decoder remembers of a text.
 
-pub mod rotate;
+pub mod config;
+mod context;
+mod decoder;
+mod encoder;
+mod error;
+mod fit;
+pub mod names;
+mod projection;
+mod weights;
+
+pub use config::{Architecture, Config};
+pub use context::Context;
+pub use decoder::{Decoder, Observer};
+pub use encoder::Encoder;
+pub use error::ModelError;
+pub use fit::{Need, check_fit};
+pub use weights::{TensorReport, Weights};

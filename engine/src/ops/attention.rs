@@ -5,7 +5,7 @@ use super::{OpsError, Variant, holds, span};
 use crate::gpu::{BufferSlice, Recorder};
 
 /// Head sizes that the unrolled kernels exist for.
-pub const HEAD_DIMS: [u32; 14] = [16, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128, 160, 192, 256];
+pub const HEAD_DIMS: [u32; 15] = [16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128, 160, 192, 256];
 
 /// Keys that a workgroup of the decode kernel scores at once.
 const DECODE_CHUNK: u32 = 128;

@@ -4,7 +4,7 @@
 // variables; they meet once, at the end, in workgroup memory. See attention/prefill_cpu for why.
 // Grid: (heads/HEADS, splits).
 
-//:option HEAD_DIM = 16 24 32 40 48 64 80 96 112 120 128 160 192 256
+//:option HEAD_DIM = 16 20 24 32 40 48 64 80 96 112 120 128 160 192 256
 //:option HEADS = 1 2 3 4
 //:skip HEADS * HEAD_DIM > 384
 //:import attention/kv

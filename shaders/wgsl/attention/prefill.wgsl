@@ -10,7 +10,7 @@
 // Rows of a chunk are 9 columns apart: 8 would put all lanes of a row on one bank.
 // Grid: (ceil(tokens / (8·Q_ROWS)), heads). Bound by workgroup memory: 8 loads of a vec4 for 64 multiply-adds.
 
-//:option HEAD_DIM = 16 24 32 40 48 64 80 96 112 120 128 160 192 256
+//:option HEAD_DIM = 16 20 24 32 40 48 64 80 96 112 120 128 160 192 256
 //:option Q_ROWS = 4 2
 //:skip HEAD_DIM > 128 && Q_ROWS == 4
 //:skip HEAD_DIM <= 128 && Q_ROWS == 2

@@ -5,7 +5,7 @@
 // variables, and every loaded key and value serves all of them. The output is rescaled only when a row's maximum grows.
 // Grid: (ceil(tokens / (8·Q_TILE)), heads).
 
-//:option HEAD_DIM = 16 24 32 40 48 64 80 96 112 120 128 160 192 256
+//:option HEAD_DIM = 16 20 24 32 40 48 64 80 96 112 120 128 160 192 256
 //:option Q_TILE = 4 2 1
 //:skip HEAD_DIM > 64 && Q_TILE == 4
 //:skip HEAD_DIM <= 64 && Q_TILE == 2

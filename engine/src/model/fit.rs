@@ -1,0 +1,89 @@
+//! Whether a model fits the device, said before anything is uploaded.
+
+use super::names::Role;
+use super::{Config, Context, ModelError, Weights};
+use crate::gpu::Gpu;
+use crate::ops::rope::KvFormat;
+
+/// Bytes of GPU memory that a model needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Packed weights.
+    pub weights: u64,
+    /// Keys and values.
+    pub kv_cache: u64,
+    /// Activations.
+    pub activations: u64,
+}
+
+impl Need {
+    /// What a model needs whose context has room for `context` positions.
+    pub fn of(gpu: &Gpu, config: &Config, weights: &Weights, context: u32) -> Self {
+        const IN_LAYERS: [Role; 9] =
+            [Role::Q, Role::K, Role::V, Role::Qkv, Role::O, Role::Gate, Role::Up, Role::GateUp, Role::Down];
+        const OUTSIDE: [Role; 3] = [Role::Embed, Role::Positions, Role::TokenTypes];
+        let outside: u64 = OUTSIDE.iter().map(|role| weights.bytes_of(*role, 0)).sum();
+        let head = if weights.has_own_head() { weights.bytes_of(Role::Head, 0) } else { 0 };
+        // `Up` and `GateUp` may be one name (GGUF), which is then one tensor.
+        let fused = config.naming.stem(Role::Up, 0) == config.naming.stem(Role::GateUp, 0);
+        let in_layer =
+            |layer| IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer));
+        let layers: u64 = (0..config.layers).flat_map(in_layer).sum();
+        let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
+        Self {
+            weights: outside + head + layers,
+            kv_cache: 2 * kv * u64::from(config.layers),
+            activations: Context::activation_bytes(gpu, config, context),
+        }
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv_cache + self.activations
+    }
+}
+
+/// Refuses a model that the device has no room for, before anything of it is uploaded.
+///
+/// # Errors
+/// [`ModelError::DoesNotFit`] with what it needs and what there is; [`ModelError::Config`] where a layer's keys are more than one
+/// binding may hold.
+pub fn check_fit(gpu: &Gpu, model: &str, config: &Config, need: &Need, context: u32) -> Result<(), ModelError> {
+    let binding = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
+    let position = KvFormat::default().cache_bytes(config.kv_heads, 1, config.head_dim);
+    if position * u64::from(context) > binding {
+        let what = format!(
+            "a context of {context} positions takes {} in each layer, more than the {} that this device binds at once; \
+             {} positions fit",
+            megabytes(position * u64::from(context)),
+            megabytes(binding),
+            binding / position
+        );
+        return Err(ModelError::Config { model: model.to_owned(), key: "context".into(), what });
+    }
+    let memory = gpu.memory();
+    let Some(limit) = memory.limit else { return Ok(()) };
+    let free = limit.saturating_sub(memory.total());
+    if need.total() <= free {
+        return Ok(());
+    }
+    let remedy = if need.weights + need.activations + position * 2 * u64::from(config.layers) * 256 <= free {
+        "load it with a shorter context"
+    } else {
+        "compress it further (a recipe with fewer bits), unload other models, or choose an adapter with more memory"
+    };
+    Err(ModelError::DoesNotFit {
+        model: model.to_owned(),
+        weights: need.weights,
+        kv_cache: need.kv_cache,
+        activations: need.activations,
+        context,
+        free,
+        remedy: remedy.to_owned(),
+    })
+}
+
+/// "12.3 MB".
+pub(super) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,315 @@
+//! Reads a model's tensors one at a time: rotated, compressed or as they are stored.
+//!
+//! In: a checkpoint, a recipe, a rotation. Out: [`Packed`] matrices and plain vectors by their [`Role`]; no more than one
+//! tensor is in memory at a time. What was done to each is in [`Weights::reports`].
+
+use std::collections::BTreeMap;
+
+use web_time::Instant;
+
+use super::ModelError;
+use super::config::Config;
+use super::names::Role;
+use super::rotate::Orthogonal;
+use crate::codec::{CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
+use crate::format::{Checkpoint, decode_f32};
+
+/// What became of one matrix.
+#[derive(Clone, Debug)]
+pub struct TensorReport {
+    /// Its name in the file.
+    pub name: String,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// The codec it is in.
+    pub codec: String,
+    /// The codec that the recipe asked for, where another had to take over.
+    pub fallback_from: Option<String>,
+    /// Packed bytes.
+    pub bytes: u64,
+    /// ‖packed − original‖² / ‖original‖²; `None` where it was taken as it is stored.
+    pub nmse: Option<f64>,
+}
+
+/// A model's tensors.
+pub struct Weights {
+    config: Config,
+    stored: Stored,
+    recipe: Option<Recipe>,
+    basis: Option<Basis>,
+    reports: Vec<TensorReport>,
+    encode_seconds: f64,
+}
+
+/// The change of basis: of the residual stream, and of every head's values.
+struct Basis {
+    seed: u64,
+    residual: Orthogonal,
+    /// By layer.
+    values: BTreeMap<u32, Orthogonal>,
+}
+
+impl Weights {
+    /// The tensors of `checkpoint`. `recipe`: how to compress matrices (`None`: as they are stored). `rotation`: the seed of a
+    /// random orthogonal change of basis, with the norms folded into the matrices, which leaves the model's function unchanged
+    /// (SliceGPT, arXiv 2401.15024; QuaRot, arXiv 2404.00456); without a recipe, matrices are then f32.
+    ///
+    /// # Errors
+    /// [`ModelError::Rotation`] where the architecture has norms that do not commute with a rotation; lists of packed tensors
+    /// that cannot be read.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        recipe: Option<Recipe>,
+        rotation: Option<u64>,
+    ) -> Result<Self, ModelError> {
+        use super::Architecture::{Bert, Gemma2, Gemma3};
+        let refuse = |why| {
+            let architecture = config.architecture.name().to_owned();
+            Err(ModelError::Rotation { architecture, why })
+        };
+        let basis = match (rotation, config.architecture) {
+            (None, _) => None,
+            (Some(_), Gemma2 | Gemma3) => return refuse("the norms after its blocks cannot be folded into matrices"),
+            (Some(_), Bert) => return refuse("its norms subtract the mean, which a rotation does not keep"),
+            (Some(seed), _) => Some(Basis {
+                seed,
+                residual: Orthogonal::new(config.hidden as usize, seed),
+                values: BTreeMap::new(),
+            }),
+        };
+        let stored = Stored::of(checkpoint)?;
+        Ok(Self { config: config.clone(), stored, recipe, basis, reports: Vec::new(), encode_seconds: 0.0 })
+    }
+
+    /// What became of the matrices read so far.
+    pub fn reports(&self) -> &[TensorReport] {
+        &self.reports
+    }
+
+    /// Seconds that compressing and rotating took so far.
+    pub fn encode_seconds(&self) -> f64 {
+        self.encode_seconds
+    }
+
+    /// Whether the file has this tensor.
+    pub fn has(&self, role: Role, layer: u32) -> bool {
+        self.find(role, layer, "weight").is_some()
+    }
+
+    /// Whether the output projection needs a matrix of its own: it has one, or the rotation parts it from the embeddings.
+    pub fn has_own_head(&self) -> bool {
+        self.has(Role::Head, 0) || self.basis.is_some()
+    }
+
+    /// Packed bytes of a matrix, without reading it; 0 if it is not there.
+    pub fn bytes_of(&self, role: Role, layer: u32) -> u64 {
+        let tensor = match role {
+            Role::Head if self.basis.is_some() => self.find(role, layer, "weight").or(self.find(Role::Embed, 0, "weight")),
+            _ => self.find(role, layer, "weight"),
+        };
+        let Some((tensor, [rows, cols])) = tensor.and_then(|t| Some((t, t.matrix()?))) else { return 0 };
+        let codec = match (&self.recipe, &self.basis) {
+            (Some(recipe), _) => Some(recipe.choose(&tensor.name, rows, cols).codec),
+            (None, Some(_)) => parse("f32").ok(),
+            (None, None) => tensor.codec(),
+        };
+        match codec {
+            Some(codec) => codec.layout(cols).iter().map(|plane| 4 * plane.words(rows) as u64).sum(),
+            None => 2 * tensor.elements(), // 8-bit floats become f16
+        }
+    }
+
+    /// A matrix of `[rows, cols]`.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`], or what a codec refuses.
+    pub fn matrix(&mut self, role: Role, layer: u32, rows: u32, cols: u32) -> Result<Packed, ModelError> {
+        // A rotation folds the last norm into the output projection, so that it is no longer the embedding table.
+        let source = if role == Role::Head && !self.has(Role::Head, 0) { Role::Embed } else { role };
+        let tensor = match self.find(source, layer, "weight") {
+            Some(tensor) => tensor.clone(),
+            None => return Err(self.missing(source, layer, "weight")),
+        };
+        let shape = [u64::from(rows), u64::from(cols)];
+        if tensor.shape != shape {
+            return Err(ModelError::TensorShape {
+                model: self.model(),
+                tensor: tensor.name,
+                found: tensor.shape,
+                expected: shape.to_vec(),
+            });
+        }
+        let failed = |error| ModelError::Codec { tensor: tensor.name.clone(), error };
+        let packed = self.stored.load(&tensor.name).map_err(failed)?;
+        let packed = packed.ok_or_else(|| self.missing(source, layer, "weight"))?;
+        let (rows, cols) = (rows as usize, cols as usize);
+        let choice = self.recipe.as_ref().map(|recipe| recipe.choose(&tensor.name, rows, cols));
+        let asked: Option<CodecRef> = match (&choice, &self.basis) {
+            (Some(choice), _) => Some(choice.codec.clone()),
+            (None, Some(_)) => Some(parse("f32").map_err(failed)?),
+            (None, None) => None,
+        };
+        let as_stored = self.basis.is_none() && asked.as_ref().is_none_or(|codec| codec.name() == packed.codec.name());
+        let (packed, nmse) = match asked {
+            Some(codec) if !as_stored => {
+                let start = Instant::now();
+                let mut values = packed.decode();
+                drop(packed);
+                self.change_basis(role, layer, &mut values, cols)?;
+                let packed = codec.encode(&values, rows, cols).map_err(failed)?;
+                let nmse = nmse(&values, &packed.decode());
+                self.encode_seconds += start.elapsed().as_secs_f64();
+                (packed, Some(nmse))
+            }
+            _ => (packed, None),
+        };
+        self.reports.push(TensorReport {
+            name: if source == role { tensor.name.clone() } else { format!("{} (as output)", tensor.name) },
+            shape: [rows, cols],
+            codec: packed.codec.name(),
+            fallback_from: choice.and_then(|c| c.fallback_from).map(|codec| codec.name()),
+            bytes: packed.bytes(),
+            nmse,
+        });
+        Ok(packed)
+    }
+
+    /// A norm's weights as they are applied.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub fn norm(&self, role: Role, layer: u32, len: u32) -> Result<Vec<f32>, ModelError> {
+        let folded = matches!(role, Role::AttentionNorm | Role::MlpNorm | Role::FinalNorm);
+        if folded && self.basis.is_some() {
+            return Ok(vec![1.0; len as usize]);
+        }
+        self.stored_norm(role, layer, len)
+    }
+
+    fn stored_norm(&self, role: Role, layer: u32, len: u32) -> Result<Vec<f32>, ModelError> {
+        let mut values = self.vector(role, layer, "weight", len)?.ok_or_else(|| self.missing(role, layer, "weight"))?;
+        if self.config.norm_plus_one {
+            values.iter_mut().for_each(|w| *w += 1.0);
+        }
+        Ok(values)
+    }
+
+    /// A bias, if the file has it.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub fn bias(&mut self, role: Role, layer: u32, len: u32) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(mut values) = self.vector(role, layer, "bias", len)? else { return Ok(None) };
+        if matches!(role, Role::V | Role::Qkv | Role::O | Role::Down) {
+            self.rotate_outputs(role, layer, &mut values, 1);
+        }
+        Ok(Some(values))
+    }
+
+    fn model(&self) -> String {
+        self.stored.checkpoint().name().to_owned()
+    }
+
+    fn find(&self, role: Role, layer: u32, kind: &str) -> Option<&StoredTensor> {
+        self.stored.tensor(&format!("{}.{kind}", self.config.naming.stem(role, layer)?))
+    }
+
+    fn missing(&self, role: Role, layer: u32, kind: &str) -> ModelError {
+        let stem = self.config.naming.stem(role, layer).unwrap_or_else(|| format!("{role:?} of layer {layer}"));
+        ModelError::MissingTensor { model: self.model(), tensor: format!("{stem}.{kind}") }
+    }
+
+    fn vector(&self, role: Role, layer: u32, kind: &str, len: u32) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(tensor) = self.find(role, layer, kind) else { return Ok(None) };
+        if tensor.shape != [u64::from(len)] {
+            return Err(ModelError::TensorShape {
+                model: self.model(),
+                tensor: tensor.name.clone(),
+                found: tensor.shape.clone(),
+                expected: vec![len.into()],
+            });
+        }
+        let plain = self.stored.checkpoint().tensor(&tensor.name).and_then(|(info, bytes)| decode_f32(info.dtype, bytes));
+        let values = match plain {
+            Some(values) => values,
+            None => {
+                let failed = |error| ModelError::Codec { tensor: tensor.name.clone(), error };
+                let packed = self.stored.load(&tensor.name).map_err(failed)?;
+                packed.ok_or_else(|| self.missing(role, layer, kind))?.decode()
+            }
+        };
+        Ok(Some(values))
+    }
+
+    /// Folds the norm before a matrix into it, and turns its inputs and outputs into the new basis.
+    fn change_basis(&mut self, role: Role, layer: u32, w: &mut [f32], cols: usize) -> Result<(), ModelError> {
+        if self.basis.is_none() {
+            return Ok(());
+        }
+        let norm = match role {
+            Role::Q | Role::K | Role::V | Role::Qkv => Some(Role::AttentionNorm),
+            Role::Gate | Role::Up | Role::GateUp => Some(Role::MlpNorm),
+            Role::Head => Some(Role::FinalNorm),
+            _ => None,
+        };
+        if let Some(norm) = norm {
+            let scale = self.stored_norm(norm, layer, self.config.hidden)?;
+            for row in w.chunks_exact_mut(cols) {
+                row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
+            }
+        }
+        if (norm.is_some() || role == Role::Embed)
+            && let Some(basis) = &self.basis
+        {
+            basis.residual.rotate_columns(w, cols, 0);
+        }
+        if role == Role::O {
+            let (dim, heads) = (self.config.head_dim, self.config.heads);
+            let values = self.value_basis(layer);
+            if let Some(values) = values {
+                (0..heads).for_each(|head| values.rotate_columns(w, cols, (head * dim) as usize));
+            }
+        }
+        self.rotate_outputs(role, layer, w, cols);
+        Ok(())
+    }
+
+    /// Turns the outputs of a matrix (or its bias, with one column) into the new basis.
+    fn rotate_outputs(&mut self, role: Role, layer: u32, w: &mut [f32], cols: usize) {
+        let (dim, kv_heads) = (self.config.head_dim, self.config.kv_heads);
+        let first_value = if role == Role::Qkv { self.config.q_width() + self.config.kv_width() } else { 0 };
+        match role {
+            Role::V | Role::Qkv => {
+                if let Some(values) = self.value_basis(layer) {
+                    (0..kv_heads).for_each(|head| values.rotate_rows(w, cols, (first_value + head * dim) as usize));
+                }
+            }
+            Role::O | Role::Down => {
+                if let Some(basis) = &self.basis {
+                    basis.residual.rotate_rows(w, cols, 0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The rotation of a layer's values, which the output projection undoes.
+    fn value_basis(&mut self, layer: u32) -> Option<&Orthogonal> {
+        let dim = self.config.head_dim as usize;
+        let basis = self.basis.as_mut()?;
+        let seed = basis.seed.wrapping_add(1 + u64::from(layer));
+        Some(basis.values.entry(layer).or_insert_with(|| Orthogonal::new(dim, seed)))
+    }
+}
+
+/// ‖other − original‖² / ‖original‖².
+fn nmse(original: &[f32], other: &[f32]) -> f64 {
+    let (mut error, mut energy) = (0.0, 0.0);
+    for (a, b) in original.iter().zip(other) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        error += (a - b) * (a - b);
+        energy += a * a;
+    }
+    if error == 0.0 { 0.0 } else { error / energy }
+}

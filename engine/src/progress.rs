@@ -21,6 +21,8 @@ pub enum Unit {
     Tokens,
     /// Tensors of a model.
     Tensors,
+    /// Layers of a model.
+    Layers,
     /// Evaluation windows.
     Windows,
     /// Compute pipelines.

@@ -435,6 +435,15 @@ impl Gpu {
         }
     }
 
+    /// Waits until everything written so far is on the device: what was staged for it is then free again.
+    ///
+    /// # Errors
+    /// As [`Gpu::idle`].
+    pub async fn flush_writes(&self) -> Result<(), GpuError> {
+        self.0.queue.submit([]);
+        self.idle().await
+    }
+
     /// Waits until everything submitted so far is done.
     ///
     /// # Errors

@@ -7,8 +7,7 @@ use super::ModelError;
 use super::names::Naming;
 use crate::format::{Checkpoint, Meta};
 use crate::ops::attention::HEAD_DIMS;
-use crate::ops::elementwise::Pooling;
-use crate::ops::linear::Activation;
+use crate::ops::elementwise::{Activation, Pooling};
 use crate::ops::rope::{RopeConfig, RopeStyle};
 
 /// Families of models.
@@ -159,9 +158,8 @@ impl Config {
 
     /// Refuses what no kernel covers, and numbers whose products could overflow.
     fn check(&self, model: &str) -> Result<(), ModelError> {
-        let bad = |key: &str, what: String| {
-            Err(ModelError::Config { model: model.to_owned(), key: key.to_owned(), what })
-        };
+        let bad =
+            |key: &str, what: String| Err(ModelError::Config { model: model.to_owned(), key: key.to_owned(), what });
         let ranges = [
             ("hidden size", self.hidden, 65_536),
             ("intermediate size", self.intermediate, 1 << 20),

@@ -72,7 +72,9 @@ pub enum ModelError {
         remedy: String,
     },
     /// More tokens than the context has room for.
-    #[error("{tokens} tokens do not fit the context: {used} of its {capacity} positions are taken; shorten the text or load the model with a longer context (up to {model_limit})")]
+    #[error(
+        "{tokens} tokens do not fit the context: {used} of its {capacity} positions are taken; shorten the text or load the model with a longer context (up to {model_limit})"
+    )]
     ContextFull {
         /// Tokens to add.
         tokens: u64,

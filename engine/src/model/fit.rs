@@ -26,8 +26,9 @@ impl Need {
         let head = if weights.has_own_head() { weights.bytes_of(Role::Head, 0) } else { 0 };
         // `Up` and `GateUp` may be one name (GGUF), which is then one tensor.
         let fused = config.naming.stem(Role::Up, 0) == config.naming.stem(Role::GateUp, 0);
-        let in_layer =
-            |layer| IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer));
+        let in_layer = |layer| {
+            IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer))
+        };
         let layers: u64 = (0..config.layers).flat_map(in_layer).sum();
         let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
         Self {

@@ -14,6 +14,7 @@ mod error;
 mod fit;
 pub mod names;
 mod projection;
+pub mod rotate;
 mod weights;
 
 pub use config::{Architecture, Config};

@@ -72,11 +72,9 @@ impl Weights {
             (None, _) => None,
             (Some(_), Gemma2 | Gemma3) => return refuse("the norms after its blocks cannot be folded into matrices"),
             (Some(_), Bert) => return refuse("its norms subtract the mean, which a rotation does not keep"),
-            (Some(seed), _) => Some(Basis {
-                seed,
-                residual: Orthogonal::new(config.hidden as usize, seed),
-                values: BTreeMap::new(),
-            }),
+            (Some(seed), _) => {
+                Some(Basis { seed, residual: Orthogonal::new(config.hidden as usize, seed), values: BTreeMap::new() })
+            }
         };
         let stored = Stored::of(checkpoint)?;
         Ok(Self { config: config.clone(), stored, recipe, basis, reports: Vec::new(), encode_seconds: 0.0 })
@@ -105,7 +103,9 @@ impl Weights {
     /// Packed bytes of a matrix, without reading it; 0 if it is not there.
     pub fn bytes_of(&self, role: Role, layer: u32) -> u64 {
         let tensor = match role {
-            Role::Head if self.basis.is_some() => self.find(role, layer, "weight").or(self.find(Role::Embed, 0, "weight")),
+            Role::Head if self.basis.is_some() => {
+                self.find(role, layer, "weight").or(self.find(Role::Embed, 0, "weight"))
+            }
             _ => self.find(role, layer, "weight"),
         };
         let Some((tensor, [rows, cols])) = tensor.and_then(|t| Some((t, t.matrix()?))) else { return 0 };
@@ -168,7 +168,7 @@ impl Weights {
             name: if source == role { tensor.name.clone() } else { format!("{} (as output)", tensor.name) },
             shape: [rows, cols],
             codec: packed.codec.name(),
-            fallback_from: choice.and_then(|c| c.fallback_from).map(|codec| codec.name()),
+            fallback_from: choice.and_then(|c| c.fallback_from),
             bytes: packed.bytes(),
             nmse,
         });
@@ -230,7 +230,8 @@ impl Weights {
                 expected: vec![len.into()],
             });
         }
-        let plain = self.stored.checkpoint().tensor(&tensor.name).and_then(|(info, bytes)| decode_f32(info.dtype, bytes));
+        let plain =
+            self.stored.checkpoint().tensor(&tensor.name).and_then(|(info, bytes)| decode_f32(info.dtype, bytes));
         let values = match plain {
             Some(values) => values,
             None => {

@@ -12,7 +12,7 @@ mod tests;
 
 pub use decision::{Decision, Device, Shape};
 pub use embed::embed;
-pub use forward::{Activation, Epilogue, Norm, Residual, forward, forward_with};
+pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
 
 use super::OpsError;
 use crate::codec::{CodecRef, Packed, RUN};

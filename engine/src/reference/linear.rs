@@ -3,7 +3,8 @@
 //! In: decoded weights and activations in f32. Out: what exact arithmetic makes of them, and how much cancels in each sum,
 //! which is what a bound on rounding errors is measured against.
 
-use crate::ops::linear::Activation;
+use super::elementwise;
+use crate::ops::elementwise::Activation;
 
 /// Sums `[tokens, rows]`.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub struct Epilogue<'a> {
     pub gated: bool,
     /// `[rows]`
     pub bias: Option<&'a [f32]>,
-    pub activation: Activation,
+    pub activation: Option<Activation>,
     /// `[tokens, outputs]`
     pub residual: Option<&'a [f32]>,
     pub scale: f64,
@@ -57,7 +58,7 @@ pub fn epilogue(sums: &[f64], rows: usize, e: &Epilogue) -> Vec<f64> {
     for (token, sums) in sums.chunks_exact(rows).enumerate() {
         let with_bias = |row: usize| sums[row] * e.scale + e.bias.map_or(0.0, |bias| bias[row].into());
         for j in 0..outputs {
-            let mut v = activation(e.activation, with_bias(j));
+            let mut v = activate(e.activation, with_bias(j));
             if e.gated {
                 v *= with_bias(outputs + j);
             }
@@ -70,31 +71,8 @@ pub fn epilogue(sums: &[f64], rows: usize, e: &Epilogue) -> Vec<f64> {
     y
 }
 
-fn activation(which: Activation, x: f64) -> f64 {
-    match which {
-        Activation::None => x,
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::GeluTanh => {
-            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-        }
-        Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-    }
-}
-
-/// erf(x) = 2/√π · e^(−x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!: all terms have one sign, so nothing cancels.
-fn erf(x: f64) -> f64 {
-    if x.abs() > 6.0 {
-        return x.signum();
-    }
-    let mut term = x;
-    let mut sum = x;
-    let mut n = 0.0;
-    while term.abs() > 1e-18 * sum.abs() {
-        n += 1.0;
-        term *= 2.0 * x * x / (2.0 * n + 1.0);
-        sum += term;
-    }
-    sum * (-x * x).exp() * 2.0 / std::f64::consts::PI.sqrt()
+fn activate(which: Option<Activation>, x: f64) -> f64 {
+    which.map_or(x, |activation| elementwise::activate(activation, x))
 }
 
 #[cfg(test)]
@@ -118,7 +96,7 @@ mod tests {
         let e = Epilogue {
             gated: true,
             bias: Some(&[3.0, 1.0]),
-            activation: Activation::None,
+            activation: None,
             residual: Some(&[10.0]),
             scale: 2.0,
             cap: None,

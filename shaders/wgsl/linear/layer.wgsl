@@ -36,7 +36,7 @@ const BIAS: u32 = 1u;
 const RESIDUAL: u32 = 2u;
 const ACCUMULATE: u32 = 4u; // y itself is the residual
 const GATED: u32 = 8u;
-const ACTIVATION: u32 = 4u; // position of the activation: 0 none, 1 SiLU, 2 GELU by tanh, 3 GELU by erf
+const ACTIVATION: u32 = 4u; // position of the activation: 0 none, 1 SiLU, 2 GELU by tanh, 3 GELU by erf, 4 ReLU
 
 //:if TAIL
 @group(0) @binding(3) var<storage, read> x: array<f32>;               // [tokens, x_stride]
@@ -111,6 +111,7 @@ fn activation(v: f32) -> f32 {
         case 1u: { return silu(v); }
         case 2u: { return gelu_tanh(v); }
         case 3u: { return gelu_erf(v); }
+        case 4u: { return max(v, 0.0); }
         default: { return v; }
     }
 }

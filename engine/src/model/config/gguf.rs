@@ -4,8 +4,7 @@ use super::super::ModelError;
 use super::super::names::Naming;
 use super::{Architecture, Config};
 use crate::format::{Checkpoint, GgufMetadata};
-use crate::ops::elementwise::Pooling;
-use crate::ops::linear::Activation;
+use crate::ops::elementwise::{Activation, Pooling};
 use crate::ops::rope::{RopeConfig, RopeScaling, RopeStyle};
 
 struct Keys<'a> {
@@ -67,8 +66,8 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
     let model = checkpoint.name();
     let unknown = |what: String| ModelError::Architecture { model: model.to_owned(), what };
     let name = metadata.str("general.architecture").ok_or_else(|| unknown("names no general.architecture".into()))?;
-    let architecture = Architecture::from_name(name)
-        .ok_or_else(|| unknown(format!("its general.architecture is \"{name}\"")))?;
+    let architecture =
+        Architecture::from_name(name).ok_or_else(|| unknown(format!("its general.architecture is \"{name}\"")))?;
     let keys = Keys { model, architecture: name, metadata };
     let hidden = keys.u32("embedding_length")?;
     let heads = keys.u32("attention.head_count")?;

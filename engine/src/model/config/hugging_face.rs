@@ -6,8 +6,7 @@ use super::super::ModelError;
 use super::super::names::Naming;
 use super::{Architecture, Config};
 use crate::format::Checkpoint;
-use crate::ops::elementwise::Pooling;
-use crate::ops::linear::Activation;
+use crate::ops::elementwise::{Activation, Pooling};
 use crate::ops::rope::{RopeConfig, RopeScaling, RopeStyle};
 
 /// Reads fields and says which one is wrong.
@@ -86,7 +85,11 @@ pub(super) fn read(checkpoint: &Checkpoint, json: &Value) -> Result<Config, Mode
         model: model.to_owned(),
         what: format!("its config.json says model_type \"{name}\""),
     })?;
-    if architecture == Architecture::Bert { encoder(checkpoint, fields) } else { decoder(checkpoint, fields, architecture) }
+    if architecture == Architecture::Bert {
+        encoder(checkpoint, fields)
+    } else {
+        decoder(checkpoint, fields, architecture)
+    }
 }
 
 /// What stands before `stem` in the file's tensor names, "" if it is nowhere.

@@ -4,20 +4,8 @@ use super::decision::rows_of_a_lane;
 use super::{Chunk, Decision, Device, Linear, PLANES, Rows, Shape, check_size};
 use crate::gpu::{Buffer, OptionValue, Recorder};
 use crate::ops::OpsError;
+use crate::ops::elementwise::Activation;
 use bytemuck::{Pod, Zeroable};
-
-/// Elementwise function of the output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    #[default]
-    None,
-    /// x·σ(x)
-    Silu,
-    /// GELU by its tanh approximation (GPT-2, Gemma).
-    GeluTanh,
-    /// GELU by erf (BERT).
-    GeluErf,
-}
 
 /// RMS norm of the input, fused: `x · weight / √(mean(x²) + eps)`.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +35,7 @@ pub struct Epilogue<'a> {
     pub norm: Option<Norm<'a>>,
     /// `[rows]`: outputs, or gate then up.
     pub bias: Option<&'a Buffer>,
-    pub activation: Activation,
+    pub activation: Option<Activation>,
     pub residual: Residual<'a>,
     pub scale: f32,
     /// Soft cap (Gemma 2's logits).
@@ -56,7 +44,7 @@ pub struct Epilogue<'a> {
 
 impl Default for Epilogue<'_> {
     fn default() -> Self {
-        Self { norm: None, bias: None, activation: Activation::None, residual: Residual::None, scale: 1.0, cap: None }
+        Self { norm: None, bias: None, activation: None, residual: Residual::None, scale: 1.0, cap: None }
     }
 }
 
@@ -207,7 +195,7 @@ fn dispatch(
     let kernel = gpu.kernel(name, &options)?;
 
     let none = gpu.none()?;
-    let mut flags = (epilogue.activation as u32) << flag::ACTIVATION;
+    let mut flags = epilogue.activation.map_or(0, |a| 1 + a.option()) << flag::ACTIVATION;
     if linear.gated {
         flags |= flag::GATED;
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec;
 use crate::gpu::GpuOptions;
+use crate::ops::elementwise::Activation;
 
 fn matrix(recipe: &str, rows: usize, cols: usize) -> Packed {
     let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 2654435761) % 1999) as f32 / 1000.0 - 1.0).collect();
@@ -55,7 +56,8 @@ fn a_split_layer_computes_what_the_whole_one_does() {
                     assert_eq!(linear.bytes(), packed.bytes());
                     let y = upload(&vec![0.0; (tokens * outputs) as usize]);
                     let mut rec = gpu.record();
-                    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Silu, ..Epilogue::default() };
+                    let epilogue =
+                        Epilogue { bias: Some(&bias), activation: Some(Activation::Silu), ..Epilogue::default() };
                     let (xs, ys) = (Rows::new(&x, cols), Rows::new(&y, outputs));
                     forward(&mut rec, &linear, tokens, xs, ys, &epilogue).unwrap();
                     rec.submit().unwrap();

@@ -1,0 +1,381 @@
+//! Language models: Llama and its relatives, as one forward pass.
+//!
+//! In: token ids on the GPU. Out: the residual stream after the last layer, and logits. A prompt goes through in chunks with
+//! tiled products and attention over the cache; a single token takes the same way with the norms fused into the products:
+//!
+//! ```text
+//! x ─ norm+QKV ─ rope, append ─ attention (─ combine) ─ O, += x ─ norm+gate·up ─ down, += x
+//! ```
+//!
+//! That is six dispatches a layer, seven where the context is long enough to be split. Gemma's norms after each block take
+//! two more.
+
+use super::context::Context;
+use super::names::Role;
+use super::projection::{Fused, GatedPair, Projection};
+use super::{Config, ModelError, Need, Weights, check_fit};
+use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
+use crate::ops::Variant;
+use crate::ops::attention::{self, Attention};
+use crate::ops::linear::{self, Epilogue, Linear, Norm, Rows};
+use crate::ops::norm;
+use crate::ops::rope::{self, RopeAppend};
+use crate::progress::{Monitor, Unit};
+
+/// Bytes uploaded before the staging memory is given back.
+const SETTLE_BYTES: u64 = 32 << 20;
+
+/// Called after each layer with the recorder, the layer's number and the residual stream `[tokens, hidden]`.
+pub type Observer<'a> = dyn FnMut(&mut Recorder, u32, &Buffer) -> Result<(), ModelError> + 'a;
+
+/// A language model on the GPU.
+#[derive(Debug)]
+pub struct Decoder {
+    gpu: Gpu,
+    config: Config,
+    embed: Linear,
+    /// `None`: the embedding table.
+    head: Option<Linear>,
+    final_norm: Buffer,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Buffer,
+    qkv: Projection,
+    /// `[2, head_dim]`: queries, keys.
+    qk_norm: Option<Buffer>,
+    o: Projection,
+    /// After attention, and after the MLP.
+    post_norms: Option<[Buffer; 2]>,
+    mlp_norm: Buffer,
+    gate_up: GatedPair,
+    down: Projection,
+    attention: Attention,
+}
+
+impl Decoder {
+    /// Uploads the weights, compressed as `weights` says. `context` positions are to fit beside them.
+    ///
+    /// # Errors
+    /// [`ModelError::DoesNotFit`] before anything is uploaded; missing tensors; what the device refuses.
+    pub async fn load(
+        gpu: &Gpu,
+        config: Config,
+        mut weights: Weights,
+        model: &str,
+        context: u32,
+        monitor: &Monitor,
+    ) -> Result<(Self, Weights), ModelError> {
+        let context = context.clamp(1, config.max_positions);
+        check_fit(gpu, model, &config, &Need::of(gpu, &config, &weights, context), context)?;
+        let w = &mut weights;
+        let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
+        let hidden = config.hidden;
+        let total = u64::from(config.layers) + 2;
+        let mut staged = 0;
+        monitor.step("loading weights", 0, total, Unit::Layers)?;
+
+        let embed = Linear::upload(gpu, &w.matrix(Role::Embed, 0, config.vocab, hidden)?, "embeddings")?;
+        let head = if w.has_own_head() {
+            Some(Linear::upload(gpu, &w.matrix(Role::Head, 0, config.vocab, hidden)?, "output")?)
+        } else {
+            None
+        };
+        let final_norm = vector(w.norm(Role::FinalNorm, 0, hidden)?)?;
+        gpu.flush_writes().await?;
+        monitor.step("loading weights", 1, total, Unit::Layers)?;
+
+        let mut layers = Vec::new();
+        for i in 0..config.layers {
+            let layer = Layer::load(gpu, &config, w, i)?;
+            staged += layer.bytes();
+            layers.push(layer);
+            if staged >= SETTLE_BYTES {
+                gpu.flush_writes().await?;
+                staged = 0;
+            }
+            monitor.step("loading weights", u64::from(i) + 2, total, Unit::Layers)?;
+        }
+        gpu.flush_writes().await?;
+        Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers }, weights))
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Shapes and constants.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Bytes of packed weights on the GPU (norms and biases not counted).
+    pub fn weight_bytes(&self) -> u64 {
+        let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
+        self.embed.bytes() + self.head.as_ref().map_or(0, Linear::bytes) + layers
+    }
+
+    /// Records the tokens `ids[first .. first + tokens]` at the context's end. Afterwards [`Context::hidden`] has their residual
+    /// stream, and the context `tokens` more positions.
+    ///
+    /// # Errors
+    /// [`ModelError::ContextFull`]; more tokens than [`Context::chunk`]; what the device refuses.
+    pub fn forward(
+        &self,
+        rec: &mut Recorder,
+        context: &mut Context,
+        ids: &Buffer,
+        first: u32,
+        tokens: u32,
+        mut observer: Option<&mut Observer>,
+    ) -> Result<(), ModelError> {
+        context.check_room(tokens.into())?;
+        if tokens > context.chunk {
+            let what = format!("{tokens} tokens at once; a chunk has {}", context.chunk);
+            return Err(crate::ops::OpsError::shape("forward", what).into());
+        }
+        let c = &self.config;
+        let x = Rows::new(&context.work.x, c.hidden);
+        linear::embed(rec, &self.embed, ids, first, tokens, x, c.embed_scale, false)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.forward(rec, c, context, i, tokens)?;
+            if let Some(observer) = &mut observer {
+                observer(rec, i as u32, &context.work.x)?;
+            }
+        }
+        context.length += tokens;
+        Ok(())
+    }
+
+    /// Runs a prompt at the context's end, chunk by chunk; the logits of its last token are then to be had from
+    /// [`Decoder::logits`] with the row this returns.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`], [`ModelError::ContextFull`], [`ModelError::Cancelled`], or what the device refuses.
+    pub fn prefill(
+        &self,
+        rec: &mut Recorder,
+        context: &mut Context,
+        ids: &[u32],
+        monitor: &Monitor,
+    ) -> Result<u32, ModelError> {
+        self.check_tokens(ids)?;
+        context.check_room(ids.len() as u64)?;
+        self.gpu.write(&context.ids, 4 * u64::from(context.length), ids);
+        let buffer = context.ids.clone();
+        let mut last = 0;
+        for piece in ids.chunks(context.chunk as usize) {
+            monitor.check()?;
+            last = piece.len() as u32 - 1;
+            self.forward(rec, context, &buffer, context.length, piece.len() as u32, None)?;
+        }
+        Ok(last)
+    }
+
+    /// Refuses ids outside the vocabulary.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`].
+    pub fn check_tokens(&self, ids: &[u32]) -> Result<(), ModelError> {
+        match ids.iter().find(|id| **id >= self.config.vocab) {
+            Some(token) => Err(ModelError::Token { token: *token, vocab: self.config.vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the logits of rows `first .. first + rows` of the last chunk into `y` (`[rows, vocab]`).
+    ///
+    /// # Errors
+    /// Buffers that are too small, or what the device refuses.
+    pub fn logits(
+        &self,
+        rec: &mut Recorder,
+        context: &Context,
+        first: u32,
+        rows: u32,
+        y: Rows,
+    ) -> Result<(), ModelError> {
+        let hidden = self.config.hidden;
+        if rows == 1 {
+            let x = Rows { buffer: &context.work.x, offset: first * hidden, stride: hidden };
+            let norm = Some(Norm { weight: &self.final_norm, eps: self.config.norm_eps });
+            return self.project(rec, x, 1, y, norm);
+        }
+        self.normalize(rec, context, first, rows, &context.work.normed)?;
+        self.project(rec, Rows::new(&context.work.normed, hidden), rows, y, None)
+    }
+
+    /// Records the last norm of rows `first .. first + rows` of the last chunk into `y` (`[rows, hidden]`).
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`].
+    pub fn normalize(
+        &self,
+        rec: &mut Recorder,
+        context: &Context,
+        first: u32,
+        rows: u32,
+        y: &Buffer,
+    ) -> Result<(), ModelError> {
+        let hidden = self.config.hidden;
+        let shape = norm::Norm { x_offset: first * hidden, ..norm::Norm::tight(rows, hidden, self.config.norm_eps) };
+        Ok(norm::rms(rec, &shape, &context.work.x, &self.final_norm, None, y)?)
+    }
+
+    /// Records the logits of normed rows.
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`].
+    pub fn project_normed(&self, rec: &mut Recorder, x: Rows, rows: u32, y: Rows) -> Result<(), ModelError> {
+        self.project(rec, x, rows, y, None)
+    }
+
+    fn project(&self, rec: &mut Recorder, x: Rows, rows: u32, y: Rows, norm: Option<Norm>) -> Result<(), ModelError> {
+        let epilogue = Epilogue { norm, cap: self.config.logit_cap, ..Epilogue::default() };
+        Ok(linear::forward(rec, self.head.as_ref().unwrap_or(&self.embed), rows, x, y, &epilogue)?)
+    }
+}
+
+impl Layer {
+    fn load(gpu: &Gpu, c: &Config, w: &mut Weights, i: u32) -> Result<Self, ModelError> {
+        let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
+        let (q, kv) = (c.q_width(), c.kv_width());
+        let qkv = if w.has(Role::Qkv, i) {
+            Projection::load(gpu, w, i, &[(Role::Qkv, c.qkv_width())], c.hidden)?
+        } else {
+            Projection::load(gpu, w, i, &[(Role::Q, q), (Role::K, kv), (Role::V, kv)], c.hidden)?
+        };
+        let qk_norm = if c.architecture.qk_norm() {
+            let mut both = w.norm(Role::QNorm, i, c.head_dim)?;
+            both.extend(w.norm(Role::KNorm, i, c.head_dim)?);
+            Some(vector(both)?)
+        } else {
+            None
+        };
+        let post_norms = if c.architecture.post_norms() {
+            let [attention, mlp] = [Role::PostAttentionNorm, Role::PostMlpNorm].map(|role| w.norm(role, i, c.hidden));
+            Some([vector(attention?)?, vector(mlp?)?])
+        } else {
+            None
+        };
+        Ok(Self {
+            attention_norm: vector(w.norm(Role::AttentionNorm, i, c.hidden)?)?,
+            qkv,
+            qk_norm,
+            o: Projection::load(gpu, w, i, &[(Role::O, c.hidden)], q)?,
+            post_norms,
+            mlp_norm: vector(w.norm(Role::MlpNorm, i, c.hidden)?)?,
+            gate_up: GatedPair::load(gpu, w, i, [c.intermediate, c.hidden])?,
+            down: Projection::load(gpu, w, i, &[(Role::Down, c.hidden)], c.intermediate)?,
+            attention: Attention {
+                heads: c.heads,
+                kv_heads: c.kv_heads,
+                head_dim: c.head_dim,
+                scale: c.attention_scale,
+                soft_cap: c.attention_cap,
+                window: c.windows.get(i as usize).copied().unwrap_or(0),
+                causal: true,
+                variant: Variant::Auto,
+            },
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.qkv.bytes() + self.o.bytes() + self.gate_up.bytes() + self.down.bytes()
+    }
+
+    fn forward(
+        &self,
+        rec: &mut Recorder,
+        c: &Config,
+        context: &Context,
+        layer: usize,
+        tokens: u32,
+    ) -> Result<(), ModelError> {
+        let work = &context.work;
+        let pos0 = context.length;
+        let (hidden, q_width) = (c.hidden, c.q_width());
+
+        let (x, fused) = self.normed(rec, c, &work.x, &self.attention_norm, &work.normed, tokens)?;
+        let qkv = Rows::new(&work.qkv, c.qkv_width());
+        self.qkv.forward(rec, tokens, x, qkv, &Fused { norm: fused, ..Fused::default() })?;
+
+        let cache = &context.caches[layer];
+        let append = RopeAppend {
+            rotary: c.rope.rotary_dim as u32,
+            style: c.rope_style,
+            norm_eps: c.norm_eps,
+            ..RopeAppend::fused(tokens, c.heads, c.kv_heads, c.head_dim, pos0)
+        };
+        let local = if self.attention.window > 0 { context.ropes[1].as_ref() } else { None };
+        let table = local.or(context.ropes[0].as_ref()).map(Buffer::all);
+        let qk_norm = self.qk_norm.as_ref().map(Buffer::all);
+        rope::append(rec, &append, [work.qkv.all(), work.qkv.all(), work.qkv.all()], table, qk_norm, &work.q, cache)?;
+        if tokens == 1 {
+            attention::decode(rec, &self.attention, pos0, &work.q, cache, &work.attended)?;
+        } else {
+            let keys = pos0 + tokens;
+            attention::prefill(rec, &self.attention, tokens, pos0, keys, &work.q, cache, &work.attended)?;
+            rec.work(4 * u64::from(tokens) * u64::from(keys) * u64::from(q_width))?;
+        }
+
+        let attended = Rows::new(&work.attended, q_width);
+        let after = match (&self.post_norms, &work.x_after) {
+            (Some([norm, _]), Some(after)) => {
+                self.o.forward(rec, tokens, attended, Rows::new(&work.normed, hidden), &Fused::default())?;
+                add_normed(rec, c, tokens, &work.normed, norm, &work.x, after)?;
+                after
+            }
+            _ => {
+                let add = Fused { accumulate: true, ..Fused::default() };
+                self.o.forward(rec, tokens, attended, Rows::new(&work.x, hidden), &add)?;
+                &work.x
+            }
+        };
+
+        let (x, fused) = self.normed(rec, c, after, &self.mlp_norm, &work.normed, tokens)?;
+        self.gate_up.forward(rec, tokens, x, &work.mlp, c.intermediate, c.activation, fused)?;
+        let mlp = Rows::new(&work.mlp, c.intermediate);
+        if let Some([_, norm]) = &self.post_norms {
+            self.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &Fused::default())?;
+            add_normed(rec, c, tokens, &work.normed, norm, after, &work.x)
+        } else {
+            let add = Fused { accumulate: true, ..Fused::default() };
+            self.down.forward(rec, tokens, mlp, Rows::new(&work.x, hidden), &add)
+        }
+    }
+
+    /// The normed input of a block: computed for a chunk, left to the product for a single token.
+    fn normed<'a>(
+        &self,
+        rec: &mut Recorder,
+        c: &Config,
+        x: &'a Buffer,
+        weight: &'a Buffer,
+        normed: &'a Buffer,
+        tokens: u32,
+    ) -> Result<(Rows<'a>, Option<Norm<'a>>), ModelError> {
+        if tokens == 1 {
+            return Ok((Rows::new(x, c.hidden), Some(Norm { weight, eps: c.norm_eps })));
+        }
+        norm::rms(rec, &norm::Norm::tight(tokens, c.hidden, c.norm_eps), x, weight, None, normed)?;
+        Ok((Rows::new(normed, c.hidden), None))
+    }
+}
+
+/// `y = residual + norm(x)`.
+fn add_normed(
+    rec: &mut Recorder,
+    c: &Config,
+    tokens: u32,
+    x: &Buffer,
+    weight: &Buffer,
+    residual: &Buffer,
+    y: &Buffer,
+) -> Result<(), ModelError> {
+    let shape = norm::Norm::tight(tokens, c.hidden, c.norm_eps);
+    Ok(norm::rms(rec, &shape, x, weight, Some(residual.all()), y)?)
+}

@@ -1,0 +1,199 @@
+//! Linear layers whose matrices are several tensors in the file: one dispatch where their codecs agree.
+
+use super::names::Role;
+use super::{ModelError, Weights};
+use crate::codec::Packed;
+use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
+use crate::ops::elementwise::{self, Activation, Gated};
+use crate::ops::linear::{self, Epilogue, Linear, Norm, Residual, Rows};
+
+/// A matrix of rows from one or more tensors, with their biases.
+#[derive(Debug)]
+pub(super) struct Projection {
+    parts: Vec<Part>,
+}
+
+/// Neighbouring rows of one codec.
+#[derive(Debug)]
+struct Part {
+    /// First output.
+    first: u32,
+    linear: Linear,
+    bias: Option<Buffer>,
+}
+
+impl Projection {
+    /// Loads the tensors of `roles` (with their rows) as one matrix of `cols` columns; neighbours of one codec are stacked.
+    pub(super) fn load(
+        gpu: &Gpu,
+        weights: &mut Weights,
+        layer: u32,
+        roles: &[(Role, u32)],
+        cols: u32,
+    ) -> Result<Self, ModelError> {
+        let mut groups: Vec<(u32, Packed, Vec<Option<Vec<f32>>>, String)> = Vec::new();
+        let mut first = 0;
+        for &(role, rows) in roles {
+            let packed = weights.matrix(role, layer, rows, cols)?;
+            let bias = weights.bias(role, layer, rows)?;
+            let stacked = groups.last().and_then(|(_, last, ..)| Packed::concat(&[last, &packed]));
+            match (groups.last_mut(), stacked) {
+                (Some(group), Some(stacked)) => {
+                    group.1 = stacked;
+                    group.2.push(bias);
+                }
+                _ => groups.push((first, packed, vec![bias], format!("layer {layer} {role:?}"))),
+            }
+            first += rows;
+        }
+        // Biases of stacked tensors lie behind one another; a tensor without one gets zeros if another has one.
+        let rows_of: Vec<u32> = roles.iter().map(|(_, rows)| *rows).collect();
+        let mut role = 0;
+        let mut parts = Vec::new();
+        for (first, packed, biases, label) in groups {
+            let any = biases.iter().any(Option::is_some);
+            let mut values = Vec::new();
+            for bias in biases {
+                values.extend(bias.unwrap_or_else(|| vec![0.0; rows_of[role] as usize]));
+                role += 1;
+            }
+            let bias = if any { Some(gpu.upload("bias", &values, Purpose::Weights)?) } else { None };
+            parts.push(Part { first, linear: Linear::upload(gpu, &packed, &label)?, bias });
+        }
+        Ok(Self { parts })
+    }
+
+    /// Bytes on the GPU.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(|p| p.linear.bytes()).sum()
+    }
+
+    /// `y = W x + b`, with what [`Fused`] adds.
+    pub(super) fn forward(
+        &self,
+        rec: &mut Recorder,
+        tokens: u32,
+        x: Rows,
+        y: Rows,
+        fused: &Fused,
+    ) -> Result<(), ModelError> {
+        for part in &self.parts {
+            let epilogue = Epilogue {
+                norm: fused.norm,
+                bias: part.bias.as_ref(),
+                activation: fused.activation,
+                residual: if fused.accumulate { Residual::InPlace } else { Residual::None },
+                ..Epilogue::default()
+            };
+            let y = Rows { offset: y.offset + part.first, ..y };
+            linear::forward(rec, &part.linear, tokens, x, y, &epilogue)?;
+        }
+        Ok(())
+    }
+}
+
+/// What happens in the same dispatch as a product.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fused<'a> {
+    /// Norm of the input; one token only.
+    pub(super) norm: Option<Norm<'a>>,
+    /// Of the output.
+    pub(super) activation: Option<Activation>,
+    /// Adds to what the output holds.
+    pub(super) accumulate: bool,
+}
+
+/// Gate and first layer of a gated MLP: `y = act(gate x) · (up x)`.
+#[derive(Debug)]
+pub(super) enum GatedPair {
+    /// One stacked matrix, one dispatch.
+    Stacked { linear: Linear, bias: Option<Buffer> },
+    /// Two codecs: two products and their combination.
+    Apart { gate: Projection, up: Projection },
+}
+
+impl GatedPair {
+    pub(super) fn load(
+        gpu: &Gpu,
+        weights: &mut Weights,
+        layer: u32,
+        [width, cols]: [u32; 2],
+    ) -> Result<Self, ModelError> {
+        let label = format!("layer {layer} gate and up");
+        if !weights.has(Role::Gate, layer) {
+            let stacked = weights.matrix(Role::GateUp, layer, 2 * width, cols)?;
+            let bias = weights.bias(Role::GateUp, layer, 2 * width)?;
+            return Self::stacked(gpu, &stacked, bias, &label);
+        }
+        let gate = weights.matrix(Role::Gate, layer, width, cols)?;
+        let up = weights.matrix(Role::Up, layer, width, cols)?;
+        let biases = [weights.bias(Role::Gate, layer, width)?, weights.bias(Role::Up, layer, width)?];
+        if let Some(stacked) = Packed::concat(&[&gate, &up]) {
+            let bias = if biases.iter().any(Option::is_some) {
+                let zeros = || vec![0.0; width as usize];
+                Some(biases.into_iter().flat_map(|b| b.unwrap_or_else(zeros)).collect())
+            } else {
+                None
+            };
+            return Self::stacked(gpu, &stacked, bias, &label);
+        }
+        let [gate_bias, up_bias] = biases;
+        let alone = |packed: &Packed, bias: Option<Vec<f32>>| {
+            let bias = bias.map(|b| gpu.upload("bias", &b, Purpose::Weights)).transpose()?;
+            let linear = Linear::upload(gpu, packed, &label)?;
+            Ok::<_, ModelError>(Projection { parts: vec![Part { first: 0, linear, bias }] })
+        };
+        Ok(Self::Apart { gate: alone(&gate, gate_bias)?, up: alone(&up, up_bias)? })
+    }
+
+    fn stacked(gpu: &Gpu, packed: &Packed, bias: Option<Vec<f32>>, label: &str) -> Result<Self, ModelError> {
+        let bias = bias.map(|b| gpu.upload("bias", &b, Purpose::Weights)).transpose()?;
+        Ok(Self::Stacked { linear: Linear::upload_gated(gpu, packed, label)?, bias })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Stacked { linear, .. } => linear.bytes(),
+            Self::Apart { gate, up } => gate.bytes() + up.bytes(),
+        }
+    }
+
+    /// Records the pair into `y` (`[tokens, width]`, tight).
+    pub(super) fn forward(
+        &self,
+        rec: &mut Recorder,
+        tokens: u32,
+        x: Rows,
+        y: &Buffer,
+        width: u32,
+        activation: Activation,
+        norm: Option<Norm>,
+    ) -> Result<(), ModelError> {
+        match self {
+            Self::Stacked { linear, bias } => {
+                let epilogue =
+                    Epilogue { norm, bias: bias.as_ref(), activation: Some(activation), ..Epilogue::default() };
+                linear::forward(rec, linear, tokens, x, Rows::new(y, width), &epilogue)?;
+            }
+            Self::Apart { gate, up } => {
+                let bytes = 4 * u64::from(tokens) * u64::from(width);
+                let [a, b] = [rec.gpu().scratch("gate", bytes)?, rec.gpu().scratch("up", bytes)?];
+                let fused = Fused { norm, ..Fused::default() };
+                gate.forward(rec, tokens, x, Rows::new(&a, width), &fused)?;
+                up.forward(rec, tokens, x, Rows::new(&b, width), &fused)?;
+                let shape = Gated {
+                    rows: tokens,
+                    cols: width,
+                    gate_offset: 0,
+                    gate_stride: width,
+                    up_offset: 0,
+                    up_stride: width,
+                    y_stride: width,
+                    activation,
+                };
+                elementwise::gated(rec, &shape, &a, Some((&b).into()), y)?;
+            }
+        }
+        Ok(())
+    }
+}

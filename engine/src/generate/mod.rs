@@ -2,10 +2,12 @@
 //! stream ([`stream`]).
 
 pub mod chat;
+mod continuation;
 pub mod stream;
 pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
+pub use continuation::{ContinueOptions, Continuation, Step, StopReason, continue_text, warm_up};
 pub use stream::{StreamDecoder, StreamOptions};
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 

@@ -40,6 +40,35 @@ pub struct Decoder {
     layers: Vec<Layer>,
 }
 
+/// What is left of a [`Decoder`] when its layers are gone: makes logits of normed hidden states.
+#[derive(Debug)]
+pub struct Head {
+    gpu: Gpu,
+    table: Linear,
+    cap: Option<f32>,
+}
+
+impl Head {
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Bytes of the packed matrix.
+    pub fn bytes(&self) -> u64 {
+        self.table.bytes()
+    }
+
+    /// Records the logits of `rows` normed rows `x` into `y` (`[rows, vocab]`).
+    ///
+    /// # Errors
+    /// Buffers that are too small, or what the device refuses.
+    pub fn project(&self, rec: &mut Recorder, x: Rows, rows: u32, y: Rows) -> Result<(), ModelError> {
+        let epilogue = Epilogue { cap: self.cap, ..Epilogue::default() };
+        Ok(linear::forward(rec, &self.table, rows, x, y, &epilogue)?)
+    }
+}
+
 #[derive(Debug)]
 struct Layer {
     attention_norm: Buffer,
@@ -225,12 +254,9 @@ impl Decoder {
         Ok(norm::rms(rec, &shape, &context.work.x, &self.final_norm, None, y)?)
     }
 
-    /// Records the logits of normed rows.
-    ///
-    /// # Errors
-    /// As [`Decoder::logits`].
-    pub fn project_normed(&self, rec: &mut Recorder, x: Rows, rows: u32, y: Rows) -> Result<(), ModelError> {
-        self.project(rec, x, rows, y, None)
+    /// Keeps the output projection alone: with the normed hidden states it still makes logits, and the layers' memory is free.
+    pub fn into_head(self) -> Head {
+        Head { gpu: self.gpu, table: self.head.unwrap_or(self.embed), cap: self.config.logit_cap }
     }
 
     fn project(&self, rec: &mut Recorder, x: Rows, rows: u32, y: Rows, norm: Option<Norm>) -> Result<(), ModelError> {

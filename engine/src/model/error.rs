@@ -85,6 +85,17 @@ pub enum ModelError {
         /// What the model was made for.
         model_limit: u32,
     },
+    /// Models that cannot be compared.
+    #[error("the models cannot be compared: one has {original} tokens, the other {other}")]
+    Vocabulary {
+        /// Tokens of the original.
+        original: u32,
+        /// Tokens of the other.
+        other: u32,
+    },
+    /// Nothing to continue.
+    #[error("the prompt is empty: there is nothing to continue")]
+    EmptyPrompt,
     /// A token id that the model does not have.
     #[error("token {token} is not in the model's vocabulary of {vocab}")]
     Token {

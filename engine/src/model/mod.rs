@@ -19,7 +19,7 @@ mod weights;
 
 pub use config::{Architecture, Config};
 pub use context::Context;
-pub use decoder::{Decoder, Observer};
+pub use decoder::{Decoder, Head, Observer};
 pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};

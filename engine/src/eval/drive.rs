@@ -32,14 +32,18 @@ pub struct Windows {
 
 impl Windows {
     /// Whole windows of `length` tokens from the start of a text, at most `most` of them; a text shorter than one window is a window
-    /// of its own. `None` if there is no token to score.
-    pub fn new(ids: &[u32], length: u32, most: Option<u32>) -> Option<Self> {
+    /// of its own. `start`: the token that the model expects before every text (BOS), which takes the place of each window's first,
+    /// as llama.cpp has it. `None` if there is no token to score.
+    pub fn new(ids: &[u32], length: u32, most: Option<u32>, start: Option<u32>) -> Option<Self> {
         let length = length.min(ids.len().try_into().unwrap_or(u32::MAX));
         if length < 2 {
             return None;
         }
         let count = (ids.len() / length as usize).min(most.unwrap_or(u32::MAX) as usize);
-        let ids = ids[..count * length as usize].to_vec();
+        let mut ids = ids[..count * length as usize].to_vec();
+        if let Some(start) = start {
+            ids.iter_mut().step_by(length as usize).for_each(|id| *id = start);
+        }
         if count == 0 { None } else { Some(Self { ids, length, count }) }
     }
 
@@ -275,11 +279,8 @@ impl Original {
         let original_logits = logits_buffer(gpu, vocab, run.rows)?;
         let same_shape = config.hidden == self.hidden && config.layers as usize == self.residuals.layers.len();
         let layers = if same_shape { config.layers } else { 0 };
-        let sums = gpu.storage(
-            "sums",
-            4 * u64::from(DIFFERENCE_FLOATS) * u64::from(layers.max(1)),
-            Purpose::Activations,
-        )?;
+        let sums =
+            gpu.storage("sums", 4 * u64::from(DIFFERENCE_FLOATS) * u64::from(layers.max(1)), Purpose::Activations)?;
         let mut records = Vec::new();
         for (window, states) in self.states.iter().enumerate() {
             monitor.step("comparing", window as u64, windows.count as u64, Unit::Windows)?;
@@ -325,13 +326,15 @@ mod tests {
     #[test]
     fn windows_do_not_overlap_and_score_all_but_their_first_token() {
         let ids: Vec<u32> = (0..25).collect();
-        let windows = Windows::new(&ids, 8, None).unwrap();
+        let windows = Windows::new(&ids, 8, None, None).unwrap();
         assert_eq!((windows.count(), windows.length(), windows.positions()), (3, 8, 21));
         assert_eq!(windows.targets()[..8], [1, 2, 3, 4, 5, 6, 7, 9]);
-        assert_eq!(Windows::new(&ids, 8, Some(2)).unwrap().count(), 2);
-        assert_eq!(Windows::new(&ids, 100, None).unwrap().length(), 25);
-        assert!(Windows::new(&ids[..1], 8, None).is_none());
-        assert!(Windows::new(&ids, 8, Some(0)).is_none());
+        let started = Windows::new(&ids, 8, None, Some(77)).unwrap();
+        assert_eq!((started.window(1)[0], started.targets()), (77, windows.targets()));
+        assert_eq!(Windows::new(&ids, 8, Some(2), None).unwrap().count(), 2);
+        assert_eq!(Windows::new(&ids, 100, None, None).unwrap().length(), 25);
+        assert!(Windows::new(&ids[..1], 8, None, None).is_none());
+        assert!(Windows::new(&ids, 8, Some(0), None).is_none());
     }
 
     #[test]

@@ -103,8 +103,10 @@ pub async fn continue_text(
     let vocab = decoder.config().vocab;
     let sampler = Sampler::new(gpu, 1, RECENT as u32)?;
     let logits = gpu.storage("logits", 4 * u64::from(vocab), Purpose::Activations)?;
-    let mut stream =
-        StreamDecoder::new(tokenizer.clone(), StreamOptions { stop: options.stop.clone(), continues: true, ..Default::default() });
+    let mut stream = StreamDecoder::new(
+        tokenizer.clone(),
+        StreamOptions { stop: options.stop.clone(), continues: true, ..Default::default() },
+    );
     let mut seen = prompt.to_vec();
     let mut out = Continuation {
         steps: Vec::new(),

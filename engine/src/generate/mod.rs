@@ -7,7 +7,7 @@ pub mod stream;
 pub mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};
-pub use continuation::{ContinueOptions, Continuation, Step, StopReason, continue_text, warm_up};
+pub use continuation::{Continuation, ContinueOptions, Step, StopReason, continue_text, warm_up};
 pub use stream::{StreamDecoder, StreamOptions};
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 

@@ -22,6 +22,15 @@ struct Part {
     bias: Option<Buffer>,
 }
 
+/// Stacked tensors on their way to a [`Part`].
+struct Group {
+    first: u32,
+    packed: Packed,
+    /// Rows of each tensor, and its bias.
+    biases: Vec<(u32, Option<Vec<f32>>)>,
+    label: String,
+}
+
 impl Projection {
     /// Loads the tensors of `roles` (with their rows) as one matrix of `cols` columns; neighbours of one codec are stacked.
     pub(super) fn load(
@@ -31,35 +40,36 @@ impl Projection {
         roles: &[(Role, u32)],
         cols: u32,
     ) -> Result<Self, ModelError> {
-        let mut groups: Vec<(u32, Packed, Vec<Option<Vec<f32>>>, String)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let mut first = 0;
         for &(role, rows) in roles {
             let packed = weights.matrix(role, layer, rows, cols)?;
             let bias = weights.bias(role, layer, rows)?;
-            let stacked = groups.last().and_then(|(_, last, ..)| Packed::concat(&[last, &packed]));
+            let stacked = groups.last().and_then(|group| Packed::concat(&[&group.packed, &packed]));
             match (groups.last_mut(), stacked) {
                 (Some(group), Some(stacked)) => {
-                    group.1 = stacked;
-                    group.2.push(bias);
+                    group.packed = stacked;
+                    group.biases.push((rows, bias));
                 }
-                _ => groups.push((first, packed, vec![bias], format!("layer {layer} {role:?}"))),
+                _ => {
+                    let label = format!("layer {layer} {role:?}");
+                    groups.push(Group { first, packed, biases: vec![(rows, bias)], label });
+                }
             }
             first += rows;
         }
-        // Biases of stacked tensors lie behind one another; a tensor without one gets zeros if another has one.
-        let rows_of: Vec<u32> = roles.iter().map(|(_, rows)| *rows).collect();
-        let mut role = 0;
-        let mut parts = Vec::new();
-        for (first, packed, biases, label) in groups {
-            let any = biases.iter().any(Option::is_some);
-            let mut values = Vec::new();
-            for bias in biases {
-                values.extend(bias.unwrap_or_else(|| vec![0.0; rows_of[role] as usize]));
-                role += 1;
-            }
-            let bias = if any { Some(gpu.upload("bias", &values, Purpose::Weights)?) } else { None };
-            parts.push(Part { first, linear: Linear::upload(gpu, &packed, &label)?, bias });
-        }
+        let parts = groups.into_iter().map(|group| {
+            // Biases of stacked tensors lie behind one another; a tensor without one gets zeros if another has one.
+            let bias = if group.biases.iter().any(|(_, bias)| bias.is_some()) {
+                let zeros = |rows: u32| vec![0.0; rows as usize];
+                let all = group.biases.into_iter().flat_map(|(rows, bias)| bias.unwrap_or_else(|| zeros(rows)));
+                Some(gpu.upload("bias", &all.collect::<Vec<f32>>(), Purpose::Weights)?)
+            } else {
+                None
+            };
+            Ok(Part { first: group.first, linear: Linear::upload(gpu, &group.packed, &group.label)?, bias })
+        });
+        let parts = parts.collect::<Result<_, ModelError>>()?;
         Ok(Self { parts })
     }
 

@@ -109,7 +109,7 @@ impl Weights {
             _ => self.find(role, layer, "weight"),
         };
         let Some((tensor, [rows, cols])) = tensor.and_then(|t| Some((t, t.matrix()?))) else { return 0 };
-        let codec = match (&self.recipe, &self.basis) {
+        let codec = match (self.recipe_for(role), &self.basis) {
             (Some(recipe), _) => Some(recipe.choose(&tensor.name, rows, cols).codec),
             (None, Some(_)) => parse("f32").ok(),
             (None, None) => tensor.codec(),
@@ -144,7 +144,7 @@ impl Weights {
         let packed = self.stored.load(&tensor.name).map_err(failed)?;
         let packed = packed.ok_or_else(|| self.missing(source, layer, "weight"))?;
         let (rows, cols) = (rows as usize, cols as usize);
-        let choice = self.recipe.as_ref().map(|recipe| recipe.choose(&tensor.name, rows, cols));
+        let choice = self.recipe_for(role).map(|recipe| recipe.choose(&tensor.name, rows, cols));
         let asked: Option<CodecRef> = match (&choice, &self.basis) {
             (Some(choice), _) => Some(choice.codec.clone()),
             (None, Some(_)) => Some(parse("f32").map_err(failed)?),
@@ -205,6 +205,12 @@ impl Weights {
             self.rotate_outputs(role, layer, &mut values, 1);
         }
         Ok(Some(values))
+    }
+
+    /// The recipe, for matrices it applies to: tables that an encoder adds to its embeddings are small and stay as they are, as
+    /// in llama.cpp.
+    fn recipe_for(&self, role: Role) -> Option<&Recipe> {
+        self.recipe.as_ref().filter(|_| !matches!(role, Role::Positions | Role::TokenTypes))
     }
 
     fn model(&self) -> String {

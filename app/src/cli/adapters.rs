@@ -16,7 +16,6 @@ pub fn run(context: &Context) -> Result<()> {
         bail!("no WebGPU-capable driver was found: {}", remedy());
     }
     let mut table = Table::new([
-        ("", Align::Left),
         ("#", Align::Right),
         ("adapter", Align::Left),
         ("backend", Align::Left),
@@ -31,8 +30,7 @@ pub fn run(context: &Context) -> Result<()> {
     for adapter in &found.adapters {
         let mark = if found.chosen == Some(adapter.index) { "*" } else { "" };
         table.row([
-            mark.to_owned(),
-            adapter.index.to_string(),
+            format!("{mark}{}", adapter.index),
             adapter.name.clone(),
             adapter.backend.clone(),
             adapter.kind.clone(),
@@ -44,7 +42,7 @@ pub fn run(context: &Context) -> Result<()> {
             adapter.driver.clone(),
         ]);
     }
-    out::print(table.without_empty_columns())?;
+    out::print(table.without_empty_columns().fit(out::width()))?;
     if found.chosen.is_none() {
         bail!("none of them is the adapter that was asked for");
     }

@@ -53,13 +53,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let report = context.client()?.run(Command::Compare(command), |_| Ok(()))?;
     let Some(Report::Compare(found)) = &report else { bail!("the engine gave no comparison") };
-    out::line(format_args!("{}\n", report::setting(found)))?;
-    out::line(report::table(found))?;
-    for line in found.variants.iter().flat_map(|v| report::fallbacks(&v.recipe, &v.weights)) {
-        out::line(line)?;
-    }
-    out::line("")?;
-    out::print(report::text::terminal(found, std::io::stdout().is_terminal()))?;
+    out::print(report::terminal(found, out::width(), std::io::stdout().is_terminal()))?;
     context.write_json(report.as_ref())?;
     match &args.html {
         Some(path) => write(path, report::html::page(found, &super::typed()).as_bytes()),

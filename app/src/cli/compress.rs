@@ -7,6 +7,7 @@ use tersor_engine::session::{Command, Compress, Report, Rotation};
 
 use super::{Context, out, recipe};
 use crate::report;
+use crate::table::wrap;
 use crate::units::bytes;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         codecs.join(", ")
     ))?;
     for line in report::fallbacks(&found.recipe, weights) {
-        out::line(line)?;
+        out::line(wrap(&line, out::width(), 2))?;
     }
     context.write_json(result.as_ref())
 }

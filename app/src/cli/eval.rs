@@ -5,6 +5,7 @@ use tersor_engine::session::report::{Evaluation, Quality};
 use tersor_engine::session::{Command, Evaluate, Report};
 
 use super::{Context, Encoding, TextArgs, out};
+use crate::report::{self, lines, setting, text::printable};
 use crate::table::{Align, Table};
 use crate::units::significant;
 
@@ -34,11 +35,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let report = context.client()?.run(Command::Evaluate(command), |_| Ok(()))?;
     let Some(Report::Evaluate(found)) = &report else { bail!("the engine gave no result") };
-    out::print(describe(found))?;
+    out::print(describe(found, out::width()))?;
     context.write_json(report.as_ref())
 }
 
-fn describe(found: &Evaluation) -> String {
+fn describe(found: &Evaluation, width: Option<usize>) -> String {
     let mut table = Table::new([("measure", Align::Left), ("value", Align::Right), ("±", Align::Right)]);
     let mut row = |name: &str, value: String, error: String| table.row([name.to_owned(), value, error]);
     let perplexity = |q: &Quality| {
@@ -72,14 +73,37 @@ fn describe(found: &Evaluation) -> String {
         row("flips", d.flips.to_string(), none());
     }
     row("positions a second", significant(found.positions_per_second), String::new());
-    format!(
-        "{} on {}, tier {}; {} positions of {} in {} windows of {} tokens\n\n{table}",
-        found.model.name,
-        found.device.name,
-        found.device.tier,
-        found.text.positions,
-        found.text.name,
-        found.text.windows,
-        found.text.context
-    )
+    let mut pairs = setting(&found.model, &found.device, Some(&found.text), None);
+    if let Some(against) = &found.against {
+        pairs.insert(1, ("against", printable(&report::describe(against))));
+    }
+    format!("{}\n{}", lines(&pairs, width), table.fit(width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::comparison;
+    use crate::table::width;
+
+    #[test]
+    fn the_result_fits_a_terminal() {
+        let mut found = comparison();
+        let [original, compressed] = [0, 1].map(|i| found.variants[i].quality.take().unwrap());
+        let evaluation = Evaluation {
+            version: found.version,
+            device: found.device,
+            against: Some(found.model.clone()),
+            model: found.model,
+            against_quality: Some(original),
+            text: found.text.unwrap(),
+            quality: compressed,
+            positions_per_second: 123.4,
+        };
+        let shown = describe(&evaluation, Some(80));
+        assert!(shown.lines().all(|line| width(line) <= 80), "{shown}");
+        for part in ["1020 positions in 4 windows", "against", "KL divergence, 99.9 %", "0.0123", "95.120"] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+    }
 }

@@ -7,7 +7,8 @@ use tersor_engine::session::report::{Inspection, TensorStatistics};
 use tersor_engine::session::{Command, Inspect, Report};
 
 use super::{Context, out};
-use crate::table::{Align, Table};
+use crate::report::{self, text::printable};
+use crate::table::{Align, Table, wrap};
 use crate::units;
 
 #[derive(Debug, clap::Args)]
@@ -26,34 +27,25 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(Report::Inspect(found)) = &report else { bail!("the engine gave no description") };
     out::print(match &found.statistics {
         Some(statistics) => describe_tensor(statistics),
-        None => describe(found),
+        None => describe(found, out::width()),
     })?;
     context.write_json(report.as_ref())
 }
 
-fn describe(found: &Inspection) -> String {
-    let model = &found.model;
-    let mut text = format!(
-        "{}: {} {}, {} parameters in {} tensors, {}\n\n",
-        model.name,
-        if model.architecture.is_empty() { "unknown architecture," } else { &model.architecture },
-        found.container,
-        units::count(model.parameters),
-        found.tensors.len(),
-        units::bytes(model.file_bytes)
-    );
+fn describe(found: &Inspection, width: Option<usize>) -> String {
+    let model = printable(&report::describe(&found.model));
+    let summary = format!("{model}, {} tensors, {}", found.tensors.len(), found.container);
     let mut metadata = Table::new([("key", Align::Left), ("value", Align::Left)]);
     for (key, value) in &found.metadata {
         metadata.row([key, value]);
     }
-    let _ = writeln!(text, "{metadata}"); // a String takes everything
     let columns = [("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("size", Align::Right)];
     let mut tensors = Table::new(columns);
     for tensor in &found.tensors {
-        tensors.row([tensor.name.clone(), shape(&tensor.shape), tensor.dtype.clone(), units::bytes(tensor.bytes)]);
+        let cells = [tensor.name.clone(), shape(&tensor.shape), tensor.dtype.clone(), units::bytes(tensor.bytes)];
+        tensors.row(cells);
     }
-    let _ = write!(text, "{tensors}");
-    text
+    format!("{}\n\n{}\n{}", wrap(&summary, width, 2), metadata.fit(width), tensors.fit(width))
 }
 
 fn shape(dimensions: &[u64]) -> String {

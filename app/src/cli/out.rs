@@ -19,3 +19,9 @@ pub fn print(text: impl Display) -> Result<()> {
 pub fn line(text: impl Display) -> Result<()> {
     print(format_args!("{text}\n"))
 }
+
+/// Columns of the terminal that standard output is; `None` where it is something else, which may have any width.
+pub fn width() -> Option<usize> {
+    let terminal = console::Term::stdout();
+    terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns.into())
+}

@@ -6,14 +6,15 @@ use std::fmt::Write as _;
 use tersor_engine::session::report::{Comparison, Report, Variant};
 
 use super::plot::{self, Point, Scale};
-use super::{fallbacks, setting, table, text};
+use super::text::{self, printable, visible};
+use super::{SHOWN, setting, table};
 use crate::table::{Align, Table};
 use crate::units::{megabytes, significant};
 
-/// Text as HTML shows it.
+/// Text as HTML shows it. Control characters, which HTML has no place for, become replacement characters.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -28,31 +29,27 @@ pub fn escape(text: &str) -> String {
 
 /// The page. `command` is what was typed, so that the numbers can be made again.
 pub fn page(comparison: &Comparison, command: &str) -> String {
-    let title = format!("tersor: {} compressed", comparison.model.name);
+    let Comparison { model, device, text, prompt, .. } = comparison;
+    let title = format!("{}, compressed", model.name);
     let mut body = String::new();
     // A String takes everything that is written to it.
-    let _ = write!(body, "<h1>{}</h1><p>{}</p>", escape(&title), escape(&setting(comparison)));
-    if comparison.device.software {
-        body.push_str(
-            "<p class=\"note\">This adapter is a software renderer: its speeds say nothing about GPUs. \
-             Sizes and quality do not depend on it.</p>",
-        );
+    let _ = write!(body, "<h1>{}</h1><dl>", escape(&title));
+    for (name, value) in setting(model, device, text.as_ref(), prompt.as_deref()) {
+        let _ = write!(body, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     }
+    body.push_str("</dl>");
     body.push_str(&html_table(&table(comparison)));
-    for line in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)) {
-        let _ = write!(body, "<p class=\"note\">{}</p>", escape(&line));
-    }
+    body.push_str(&replaced(comparison));
     body.push_str(&plots(comparison));
     body.push_str(&texts(comparison));
     body.push_str(&tensors(comparison));
     let _ = write!(
         body,
-        "<h2>How this was made</h2><p><code>{}</code>, tersor {}, {:.0} s in all. Perplexity (±: standard error) and KL \
-         divergence (nats a position, from the original's prediction to the compressed one's) are over the same windows \
-         for all; “same top” is how often the most likely token is the original's.</p>",
-        escape(command),
+        "<h2>How this was made</h2><p>{}</p><p>By tersor {} in {:.0} s, with <code>{}</code>.</p>",
+        LEGEND,
         escape(&comparison.version),
-        comparison.seconds
+        comparison.seconds,
+        escape(command)
     );
     let data = serde_json::to_string(&Report::Compare(comparison.clone())).unwrap_or_default();
     format!(
@@ -64,11 +61,39 @@ pub fn page(comparison: &Comparison, command: &str) -> String {
     )
 }
 
+/// What the columns of the table are.
+const LEGEND: &str = "PPL: perplexity, with its standard error. KLD: KL divergence from the original's prediction to the \
+    compressed one's, in nats a position: its mean, what 99.9 % of positions stay below, its largest. Same top: how often the \
+    most likely token is the original's. All are over the same windows. GPU: the most memory held at once, KV cache and \
+    scratch included.";
+
+/// Tensors that another codec than the recipe's had to take: in a line, with all their names behind it.
+fn replaced(comparison: &Comparison) -> String {
+    let mut out = String::new();
+    for variant in &comparison.variants {
+        let fallbacks = &variant.weights.fallbacks;
+        for line in super::fallbacks(&variant.recipe, &variant.weights) {
+            let _ = write!(out, "<p class=\"note\">{}</p>", escape(&line));
+        }
+        if fallbacks.len() > SHOWN {
+            let names: Vec<String> = fallbacks.iter().map(|f| format!("{} ({})", f.tensor, f.used)).collect();
+            let _ = write!(
+                out,
+                "<details><summary>all {} of {}</summary><p class=\"note\">{}</p></details>",
+                names.len(),
+                escape(&variant.recipe),
+                escape(&names.join(", "))
+            );
+        }
+    }
+    out
+}
+
 fn html_table(table: &Table) -> String {
     let class = |align: Align| if align == Align::Right { " class=\"n\"" } else { "" };
     let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
     for (name, align) in table.header().zip(table.aligns()) {
-        let _ = write!(out, "<th{}>{}</th>", class(align), escape(name));
+        let _ = write!(out, "<th{}>{}</th>", class(align), escape(name).replace('\n', "<br>"));
     }
     out.push_str("</tr></thead><tbody>");
     for row in table.rows() {
@@ -94,13 +119,6 @@ fn plots(comparison: &Comparison) -> String {
             point(v, kl.map_or(f64::NAN, |k| k.mean), kl.map_or(0.0, |k| k.standard_error))
         })
         .collect();
-    let perplexity: Vec<Point> = variants
-        .iter()
-        .map(|v| {
-            let p = v.quality.as_ref().map(|q| q.perplexity);
-            point(v, p.map_or(f64::NAN, |p| p.value), p.map_or(0.0, |p| p.standard_error))
-        })
-        .collect();
     let speed = |of: fn(&tersor_engine::session::report::Speed) -> f64| -> Vec<(String, f64)> {
         variants.iter().filter_map(|v| Some((v.recipe.clone(), of(v.speed.as_ref()?)))).collect()
     };
@@ -113,11 +131,15 @@ fn plots(comparison: &Comparison) -> String {
         })
         .collect();
     let all = [
-        plot::scatter("KL divergence against size", ("MB", Scale::FromZero), ("nats", Scale::Log), &divergence),
-        plot::scatter("Perplexity against size", ("MB", Scale::FromZero), ("perplexity", Scale::Log), &perplexity),
+        plot::scatter(
+            "Size and divergence",
+            ("weights, MB", Scale::FromZero),
+            ("mean KL divergence, nats", Scale::Log),
+            &divergence,
+        ),
+        plot::lines("Drift of the residual stream", "layer", ("NMSE after the layer", Scale::Log), &drift),
         plot::bars("Prefill", "tok/s", &speed(|s| s.prefill_tokens_per_second)),
         plot::bars("Decode", "tok/s", &speed(|s| s.decode_tokens_per_second)),
-        plot::lines("Drift of the residual stream", "layer", ("NMSE", Scale::Log), &drift),
     ];
     let figures: String = all.into_iter().flatten().map(|svg| format!("<figure>{svg}</figure>")).collect();
     if figures.is_empty() { figures } else { format!("<div class=\"plots\">{figures}</div>") }
@@ -125,14 +147,15 @@ fn plots(comparison: &Comparison) -> String {
 
 fn texts(comparison: &Comparison) -> String {
     let mut out = String::new();
-    for variant in &comparison.variants {
+    for (i, variant) in comparison.variants.iter().enumerate() {
         let Some(generation) = &variant.generation else { continue };
         let parts = text::parts(generation);
-        let mark = parts.differing.map_or(String::new(), |token| format!("<mark>{}</mark>", escape(token)));
+        let mark = parts.differing.map_or(String::new(), |token| format!("<mark>{}</mark>", escape(&visible(token))));
         let _ = write!(
             out,
-            "<section><h3>{}</h3><p class=\"text\">{}{mark}<span class=\"after\">{}</span></p></section>",
+            "<section><h3>{} <small>{}</small></h3><p class=\"text\">{}{mark}<span class=\"after\">{}</span></p></section>",
             escape(&variant.recipe),
+            text::note(variant, i == 0),
             escape(&parts.same),
             escape(&parts.rest)
         );
@@ -140,11 +163,9 @@ fn texts(comparison: &Comparison) -> String {
     if out.is_empty() {
         return out;
     }
-    let prompt = comparison.prompt.as_deref().unwrap_or_default();
     format!(
-        "<h2>What they write</h2><p>Greedy, from “{}”. Marked: the first token that differs from the original's.</p>\
-         <div class=\"texts\">{out}</div>",
-        escape(prompt)
+        "<h2>What they write</h2><p>Greedy continuations of the prompt. Marked is the first token that differs from the \
+         original's.</p><div class=\"texts\">{out}</div>"
     )
 }
 
@@ -186,7 +207,7 @@ mod tests {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(page.contains("<mark> moon</mark>"));
-        assert_eq!(page.matches("<svg").count(), 5);
+        assert_eq!(page.matches("<svg").count(), 4);
         for tag in ["div", "table", "tr", "td", "svg", "section", "figure", "details", "p", "text"] {
             let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");

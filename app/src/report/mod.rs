@@ -6,27 +6,49 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use tersor_engine::session::report::{Comparison, Fallback, Variant, Weights};
+use tersor_engine::session::report::{Comparison, Device, Estimate, Fallback, Model, TextInfo, Variant, Weights};
 
-use crate::table::{Align, Table};
-use crate::units::{megabytes, significant};
+use crate::table::{Align, Table, width, wrap};
+use crate::units::{bytes, count, megabytes, significant};
+
+/// What a comparison says on a terminal of `width` columns, if that is known: setting, table, texts.
+pub fn terminal(comparison: &Comparison, width: Option<usize>, colour: bool) -> String {
+    let Comparison { model, device, text, prompt, .. } = comparison;
+    let mut out = lines(&setting(model, device, text.as_ref(), prompt.as_deref()), width);
+    out.push('\n');
+    out.push_str(&table(comparison).fit(width));
+    for line in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)) {
+        out.push_str(&format!("\n{}", wrap(&line, width, 2)));
+    }
+    format!("{out}\n\n{}", text::terminal(comparison, width, colour))
+}
+
+/// Names and what they are, one below the other.
+pub fn lines(pairs: &[(&str, String)], columns: Option<usize>) -> String {
+    let longest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    let line = |(name, value): &(&str, String)| {
+        let pad = " ".repeat(longest - width(name)); // the longest is as long as any
+        format!("{name}{pad}  {}\n", wrap(value, columns, longest + 2))
+    };
+    pairs.iter().map(line).collect()
+}
 
 /// One row for each form of the model.
 pub fn table(comparison: &Comparison) -> Table {
     let mut table = Table::new([
         ("weights", Align::Left),
         ("MB", Align::Right),
-        ("bits/w", Align::Right),
+        ("bits\na weight", Align::Right),
         ("PPL", Align::Right),
         ("±", Align::Right),
-        ("KLD mean", Align::Right),
-        ("99.9 %", Align::Right),
-        ("max", Align::Right),
-        ("same top %", Align::Right),
-        ("prefill tok/s", Align::Right),
-        ("decode tok/s", Align::Right),
-        ("first token ms", Align::Right),
-        ("GPU MB", Align::Right),
+        ("KLD\nmean", Align::Right),
+        ("KLD\n99.9 %", Align::Right),
+        ("KLD\nmax", Align::Right),
+        ("same\ntop %", Align::Right),
+        ("prefill\ntok/s", Align::Right),
+        ("decode\ntok/s", Align::Right),
+        ("first\ntok ms", Align::Right),
+        ("GPU\nMB", Align::Right),
     ]);
     for variant in &comparison.variants {
         table.row(row(variant));
@@ -38,12 +60,14 @@ fn row(variant: &Variant) -> Vec<String> {
     let perplexity = variant.quality.as_ref().map(|q| q.perplexity);
     let divergence = variant.quality.as_ref().and_then(|q| q.divergence.as_ref());
     let text = |value: Option<String>| value.unwrap_or_default();
+    // Enough digits to see the error in, no more.
+    let digits = |p: Estimate| if p.value < 100.0 { 3 } else { 1 };
     vec![
         variant.recipe.clone(),
         format!("{:.1}", megabytes(variant.weights.bytes)),
         format!("{:.2}", variant.weights.bits_per_weight),
-        text(perplexity.map(|p| format!("{:.3}", p.value))),
-        text(perplexity.map(|p| format!("{:.3}", p.standard_error))),
+        text(perplexity.map(|p| format!("{:.*}", digits(p), p.value))),
+        text(perplexity.map(|p| format!("{:.*}", digits(p), p.standard_error))),
         text(divergence.map(|d| significant(d.kl_divergence.mean))),
         text(divergence.map(|d| significant(d.kl_divergence.percentile_99_9))),
         text(divergence.map(|d| significant(d.kl_divergence.max))),
@@ -55,6 +79,9 @@ fn row(variant: &Variant) -> Vec<String> {
     ]
 }
 
+/// Tensors that a line names before it breaks off.
+const SHOWN: usize = 3;
+
 /// Which tensors another codec than the recipe's had to take, in one line for each pair of codecs.
 pub fn fallbacks(recipe: &str, weights: &Weights) -> Vec<String> {
     let mut pairs: BTreeMap<(&str, &str), Vec<&Fallback>> = BTreeMap::new();
@@ -64,34 +91,52 @@ pub fn fallbacks(recipe: &str, weights: &Weights) -> Vec<String> {
     pairs
         .into_iter()
         .map(|((asked, used), tensors)| {
-            let names: Vec<&str> = tensors.iter().take(3).map(|f| f.tensor.as_str()).collect();
+            let names: Vec<&str> = tensors.iter().take(SHOWN).map(|f| f.tensor.as_str()).collect();
             let more = if tensors.len() > names.len() { ", …" } else { "" };
             let count = tensors.len();
             let noun = if count == 1 { "tensor" } else { "tensors" };
             let names = names.join(", ");
-            format!("{recipe}: {used} for {count} {noun} whose rows {asked} cannot hold ({names}{more})")
+            text::printable(&format!(
+                "{recipe}: {used} for {count} {noun} whose rows {asked} cannot hold ({names}{more})"
+            ))
         })
         .collect()
 }
 
-/// What the numbers were measured with, in one line.
-pub fn setting(comparison: &Comparison) -> String {
-    let Comparison { device, model, text, .. } = comparison;
-    let mut parts = vec![format!("{} on {} ({}, tier {})", model.name, device.name, device.driver, device.tier)];
-    if let Some(text) = text {
-        parts.push(format!(
-            "{} positions of {} in {} windows of {} tokens",
-            text.positions, text.name, text.windows, text.context
-        ));
-    }
+/// What the numbers were measured with: names and what they are.
+pub fn setting(
+    model: &Model,
+    device: &Device,
+    text: Option<&TextInfo>,
+    prompt: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    let mut pairs = vec![("model", describe(model))];
     if let Some(seed) = model.rotation {
-        parts.push(format!("rotated with seed {seed}, which leaves the function as it is"));
+        let what =
+            "the weights are rotated by random orthogonal matrices, which leaves what the model computes as it is";
+        pairs.push(("rotation", format!("{what} (seed {seed})")));
     }
-    parts.join("; ")
+    let limits = if device.limits == "adapter" { String::new() } else { format!(", limits {}", device.limits) };
+    let software = if device.software { "; a software renderer, whose speeds say nothing about GPUs" } else { "" };
+    pairs.push(("device", format!("{}, {}; tier {}{limits}{software}", device.name, device.driver, device.tier)));
+    if let Some(TextInfo { name, context, windows, positions, .. }) = text {
+        pairs.push(("text", format!("{name}: {positions} positions in {windows} windows of {context} tokens")));
+    }
+    if let Some(prompt) = prompt {
+        pairs.push(("prompt", prompt.to_owned()));
+    }
+    pairs.into_iter().map(|(name, value)| (name, text::printable(&value))).collect()
+}
+
+/// A model in one line.
+pub fn describe(model: &Model) -> String {
+    let kind = if model.architecture.is_empty() { "unknown architecture" } else { &model.architecture };
+    let (parameters, size) = (count(model.parameters), bytes(model.file_bytes));
+    format!("{}: {kind}, {parameters} parameters, {size}", model.name)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tersor_engine::session::report::*;
 

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 
 use super::html::escape;
+use crate::table::{shorten, width};
 
 /// Size of a plot and of its margins, in SVG units.
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 340.0;
-const LEFT: f64 = 66.0;
-const RIGHT: f64 = 24.0;
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 310.0;
+const LEFT: f64 = 62.0;
+const RIGHT: f64 = 20.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 
@@ -179,14 +180,16 @@ fn x_ticks(svg: &mut String, axis: &Axis, width: f64) {
     }
 }
 
-/// Labelled points with error bars; `None` when no point can be shown.
+/// Labelled points with error bars, and a line through those that none is better than, left of and below it; `None` when no
+/// point can be shown.
 pub fn scatter(
     title: &str,
     (x_label, x_scale): (&str, Scale),
     (y_label, y_scale): (&str, Scale),
     points: &[Point],
 ) -> Option<String> {
-    let x_axis = Axis::new(x_scale, points.iter().map(|p| p.x))?;
+    let shown = |p: &&Point| p.y.is_finite() && (y_scale != Scale::Log || p.y > 0.0);
+    let x_axis = Axis::new(x_scale, points.iter().filter(shown).map(|p| p.x))?;
     let y_axis = Axis::new(y_scale, points.iter().flat_map(|p| [p.y, p.y + p.error, p.y - p.error]))?;
     let mut svg = open(title, WIDTH, x_label, y_label);
     x_ticks(&mut svg, &x_axis, WIDTH);
@@ -196,10 +199,13 @@ pub fn scatter(
         .enumerate()
         .filter_map(|(i, p)| Some((i, x_of(x_axis.place(p.x)?, WIDTH), y_of(y_axis.place(p.y)?))))
         .collect();
+    let front: Vec<String> = front(&placed).iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let _ = write!(svg, "<polyline class=\"front\" points=\"{}\"/>", front.join(" "));
     // Labels go where they cover neither a point nor another label: right of the point, else left, above or below.
     let mut taken: Vec<[f64; 4]> = placed.iter().map(|&(_, x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
     for &(i, x, y) in &placed {
         let point = &points[i];
+        let label = short(&point.label);
         let class = i % COLOURS;
         if let (true, Some(top), Some(bottom)) =
             (point.error > 0.0, y_axis.place(point.y + point.error), y_axis.place(point.y - point.error))
@@ -220,12 +226,16 @@ pub fn scatter(
             number(point.y),
             escape(y_label)
         );
-        let half = 3.4 * point.label.chars().count() as f64;
+        let half = 3.4 * width(&label) as f64;
         let spots = [
             (x + 9.0 + half, y + 4.0),
             (x - 9.0 - half, y + 4.0),
             (x, y - 10.0),
             (x, y + 18.0),
+            (x + 9.0 + half, y - 7.0),
+            (x + 9.0 + half, y + 15.0),
+            (x - 9.0 - half, y - 7.0),
+            (x - 9.0 - half, y + 15.0),
             (x + half, y - 12.0),
             (x + half, y + 20.0),
         ];
@@ -241,11 +251,29 @@ pub fn scatter(
             "<text class=\"label\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             spot.0,
             spot.1,
-            escape(&point.label)
+            escape(&label)
         );
     }
     svg.push_str("</svg>");
     Some(svg)
+}
+
+/// The Pareto front: points from left to right, each below all before it. (y grows downwards on the page.)
+fn front(placed: &[(usize, f64, f64)]) -> Vec<(f64, f64)> {
+    let mut sorted: Vec<(f64, f64)> = placed.iter().map(|&(_, x, y)| (x, y)).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let mut lowest = f64::NEG_INFINITY;
+    sorted.retain(|&(_, y)| {
+        let better = y > lowest;
+        lowest = lowest.max(y);
+        better
+    });
+    sorted
+}
+
+/// A label that leaves room for the plot.
+fn short(label: &str) -> String {
+    shorten(label, 26)
 }
 
 /// Colours of the style sheet.
@@ -254,8 +282,8 @@ pub const COLOURS: usize = 8;
 /// Horizontal bars, one for each label, with their values written beside; `None` without values.
 pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String> {
     let axis = Axis::new(Scale::FromZero, values.iter().map(|v| v.1))?;
-    let widest = values.iter().map(|v| v.0.chars().count()).max()? as f64;
-    let left = (widest * 7.0 + 14.0).min(WIDTH / 2.5);
+    let widest = values.iter().map(|v| width(&short(&v.0))).max()? as f64;
+    let left = widest * 7.0 + 14.0;
     let (row, top) = (26.0, 34.0);
     let height = top + row * values.len() as f64 + 8.0;
     let mut svg = format!(
@@ -265,7 +293,7 @@ pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String>
     );
     for (i, (label, value)) in values.iter().enumerate() {
         let y = top + row * i as f64;
-        let length = (WIDTH - left - 96.0) * axis.place(*value).unwrap_or(0.0);
+        let length = (WIDTH - left - 80.0) * axis.place(*value).unwrap_or(0.0);
         let _ = write!(
             svg,
             "<text class=\"label\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\
@@ -273,7 +301,7 @@ pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String>
              <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{} {}</text>",
             left - 8.0,
             y + 13.0,
-            escape(label),
+            escape(&short(label)),
             i % COLOURS,
             y + 1.0,
             left + length + 6.0,
@@ -295,8 +323,8 @@ pub fn lines(
 ) -> Option<String> {
     let x_axis = Axis::new(Scale::Whole, series.iter().flat_map(|s| s.1.iter().map(|p| p.0)))?;
     let y_axis = Axis::new(y_scale, series.iter().flat_map(|s| s.1.iter().map(|p| p.1)))?;
-    let longest = series.iter().map(|s| s.0.chars().count()).max()? as f64;
-    let width = WIDTH - (6.8 * longest + 12.0).min(WIDTH / 3.0);
+    let longest = series.iter().map(|s| width(&short(&s.0))).max()? as f64;
+    let width = WIDTH - (6.4 * longest - 4.0);
     let mut svg = open(title, width, x_label, y_label);
     x_ticks(&mut svg, &x_axis, width);
     y_ticks(&mut svg, &y_axis, width);
@@ -333,7 +361,7 @@ pub fn lines(
             line_colour(i),
             width - RIGHT + 8.0,
             y + 4.0,
-            escape(&series[i].0)
+            escape(&short(&series[i].0))
         );
     }
     svg.push_str("</svg>");
@@ -375,6 +403,14 @@ mod tests {
         assert!(!svg.contains("nowhere"), "zero has no place on a logarithmic axis");
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        let long = [point(&"x".repeat(1000), 10.0, 0.1)];
+        assert!(scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), &long).unwrap().contains("xxx…</text>"));
+    }
+
+    #[test]
+    fn the_front_leaves_out_what_another_point_beats() {
+        let placed = [(0, 3.0, 9.0), (1, 1.0, 2.0), (2, 2.0, 1.0), (3, 2.0, 5.0), (4, 4.0, 9.0)];
+        assert_eq!(front(&placed), [(1.0, 2.0), (2.0, 5.0), (3.0, 9.0)]);
     }
 
     #[test]

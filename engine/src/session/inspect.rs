@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::report::{Inspection, Model, TensorRow, TensorStatistics};
-use crate::codec::{CodecError, Stored, StoredTensor};
+use crate::codec::{CodecError, PACKED_KEY, Stored, StoredTensor};
 use crate::format::{GgufArray, GgufValue, Meta};
 use crate::progress::{Cancelled, Monitor};
 
@@ -47,18 +47,25 @@ pub(super) fn model(stored: &Stored) -> Model {
 
 /// Describes a model, and one of its tensors when it is named.
 pub(super) fn inspect(stored: &Stored, tensor: Option<&str>, monitor: &Monitor) -> Result<Inspection, InspectError> {
-    let (container, metadata) = match stored.checkpoint().meta() {
-        Meta::Gguf(meta) => ("GGUF", meta.iter().map(|(k, v)| (k.to_owned(), shorten(&gguf_value(v)))).collect()),
+    // The list of packed tensors is left out: it is what `tensors` shows.
+    let metadata = match stored.checkpoint().meta() {
+        Meta::Gguf(meta) => {
+            let pairs = meta.iter().filter(|(key, _)| *key != PACKED_KEY);
+            pairs.map(|(key, value)| (key.to_owned(), shorten(&gguf_value(value)))).collect()
+        }
         Meta::HuggingFace { config, st_metadata, .. } => {
             let config = config.as_object().into_iter().flatten();
-            let config = config.map(|(k, v)| (k.clone(), shorten(&v.to_string())));
-            let own = st_metadata.iter().map(|(k, v)| (format!("__metadata__.{k}"), shorten(v)));
-            ("safetensors", config.chain(own).collect())
+            let config = config.map(|(key, value)| (key.clone(), shorten(&value.to_string())));
+            let own = st_metadata.iter().filter(|(key, _)| *key != PACKED_KEY);
+            config.chain(own.map(|(key, value)| (format!("__metadata__.{key}"), shorten(value)))).collect()
         }
     };
+    // A safetensors file can carry the metadata of a GGUF file, but no GGUF file is called safetensors.
+    let safetensors = stored.checkpoint().name().ends_with(".safetensors");
+    let gguf = matches!(stored.checkpoint().meta(), Meta::Gguf(_)) && !safetensors;
     Ok(Inspection {
         model: model(stored),
-        container: container.to_owned(),
+        container: if gguf { "GGUF" } else { "safetensors" }.to_owned(),
         metadata,
         tensors: stored.tensors().iter().map(row).collect(),
         statistics: tensor.map(|name| statistics(stored, name, monitor)).transpose()?,

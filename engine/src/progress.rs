@@ -23,6 +23,8 @@ pub enum Unit {
     Tensors,
     /// Layers of a model.
     Layers,
+    /// Texts to embed.
+    Texts,
     /// Evaluation windows.
     Windows,
     /// Compute pipelines.
@@ -91,6 +93,16 @@ impl Monitor {
     /// Reports go to `sink` (called on the working thread, so it must be quick); `cancel` stops the work.
     pub fn new(cancel: Cancel, sink: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         Self { cancel, sink: Some(Arc::new(sink)) }
+    }
+
+    /// A monitor of a part of the work: the same switch, and `name` before every stage.
+    #[must_use]
+    pub fn prefixed(&self, name: &str) -> Self {
+        let Some(sink) = self.sink.clone() else { return self.clone() };
+        let name = name.to_owned();
+        Self::new(self.cancel.clone(), move |progress| {
+            sink(&Progress { stage: format!("{name}: {}", progress.stage), ..progress.clone() });
+        })
     }
 
     /// Reports progress without checking for cancellation.

@@ -207,6 +207,7 @@ pub(crate) mod tests {
             prompt: Some("the sun and".into()),
             variants: vec![
                 Variant {
+                    embeddings: None,
                     recipe: "bf16".into(),
                     weights: weights(16_000_000, vec![], vec![]),
                     quality: Some(quality(None)),
@@ -215,6 +216,7 @@ pub(crate) mod tests {
                     generation: Some(generation([" the", " stars", "<script>alert(1)</script>"], None)),
                 },
                 Variant {
+                    embeddings: None,
                     recipe: "q4_k".into(),
                     weights: weights(
                         5_500_000,

@@ -175,19 +175,27 @@ pub async fn continue_text(
     Ok(out)
 }
 
-/// Compiles every pipeline that a prompt of this length and its continuation use, so that nothing is compiled while somebody waits.
-/// The context is as before.
+/// Tokens of a prompt for which the widest kernels are chosen, on software adapters and on GPUs.
+const WARM_UP: [u32; 2] = [40, 80];
+
+/// Compiles the pipelines that prompts and their continuation use, so that nothing is compiled while somebody waits. The context is
+/// as before.
 ///
 /// # Errors
 /// As [`continue_text`].
-pub async fn warm_up(decoder: &Decoder, context: &mut Context, prompt: &[u32]) -> Result<(), ModelError> {
+pub async fn warm_up(decoder: &Decoder, context: &mut Context) -> Result<(), ModelError> {
     let gpu = decoder.gpu();
+    let room = context.capacity() - context.len();
+    let prompt = vec![0; WARM_UP[usize::from(!gpu.is_cpu())].min(room) as usize];
+    if prompt.is_empty() {
+        return Ok(());
+    }
     let vocab = decoder.config().vocab;
     let before = context.len();
     let sampler = Sampler::new(gpu, 1, 1)?;
     let logits = gpu.storage("logits", 4 * u64::from(vocab), Purpose::Activations)?;
     let mut rec = gpu.record();
-    let row = decoder.prefill(&mut rec, context, prompt, &Monitor::none())?;
+    let row = decoder.prefill(&mut rec, context, &prompt, &Monitor::none())?;
     decoder.logits(&mut rec, context, row, 1, Rows::new(&logits, vocab))?;
     sampler.sample(&mut rec, &Sampling::default(), &logits, [0, vocab], 0, 0, 0)?;
     if context.len() < context.capacity() {

@@ -46,6 +46,10 @@ impl Accounting {
         self.used[purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn reset_peak(&self) {
+        self.peak.store(self.total(), Ordering::Relaxed);
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.used.iter().map(|u| u.load(Ordering::Relaxed)).sum()
     }

@@ -215,6 +215,12 @@ impl Gpu {
         self.0.accounting.report(self.0.memory_limit)
     }
 
+    /// Frees the pool, and counts the peak anew from what is in use now.
+    pub fn reset_peak(&self) {
+        self.trim();
+        self.0.accounting.reset_peak();
+    }
+
     /// Work that one submission may hold: about 100 ms on a slow device of its kind.
     pub(crate) fn flops_per_submission(&self) -> u64 {
         match self.0.info.device_type {

@@ -7,7 +7,7 @@ use std::io::{Seek, Write};
 use std::path::Path;
 
 use super::report::{Fallback, TensorError, Weights};
-use crate::codec::{self, CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor};
+use crate::codec::{CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor};
 use crate::format::{AtomicFile, CheckpointWriter, Dtype, FormatError, Meta, TensorInfo, embed};
 use crate::progress::{Cancelled, Monitor, Unit};
 
@@ -304,14 +304,6 @@ impl WeightsReport {
             tensors: self.errors,
             encode_seconds,
         }
-    }
-}
-
-/// Reads a recipe of the protocol.
-pub(super) fn read_recipe(recipe: &super::Recipe) -> Result<Recipe, CodecError> {
-    match recipe {
-        super::Recipe::Codec(spelling) => codec::Recipe::parse(spelling),
-        super::Recipe::Toml { name, text } => codec::Recipe::from_toml(name, text),
     }
 }
 

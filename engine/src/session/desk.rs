@@ -1,35 +1,96 @@
 //! Where commands are carried out: holds the GPU and the loaded models between them.
 
-use super::command::{Inspect, Source};
-use super::event::{EventKind, Failure};
+use std::collections::BTreeMap;
+
+use super::command::{Generate, Inspect, Load, Slot, Source};
+use super::event::EventKind;
+use super::failure::fail;
+use super::language::Language;
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
-use super::{Command, Options, inspect};
-use crate::codec::Stored;
+use super::{Command, Options, compare, embed, evaluate, inspect};
+use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
-use crate::gpu;
-use crate::progress::Cancelled;
+use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
 
 pub(super) struct Desk {
     options: Options,
+    gpu: Option<Gpu>,
+    models: BTreeMap<Slot, Language>,
 }
 
 impl Desk {
     pub(super) fn new(options: Options) -> Self {
-        Self { options }
+        Self { options, gpu: None, models: BTreeMap::new() }
     }
 
-    /// Carries out one command.
+    /// Carries out one command. A lost device is forgotten with its models, so that the next command opens another.
     pub(super) async fn execute(&mut self, command: Command, reporter: &Reporter) -> Result<(), Interruption> {
-        let report = match command {
+        let result = self.carry_out(command, reporter).await;
+        if let Err(Interruption::Failed(failure)) = &result
+            && failure.device_lost
+        {
+            self.models.clear();
+            self.gpu = None;
+        }
+        let report = result?;
+        if let Some(report) = report {
+            reporter.emit(EventKind::Report(Box::new(report)));
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, command: Command, reporter: &Reporter) -> Result<Option<Report>, Interruption> {
+        Ok(Some(match command {
             Command::Adapters => self.adapters().await,
             Command::Inspect(command) => inspect_model(command, reporter)?,
             #[cfg(not(target_arch = "wasm32"))]
             Command::Compress(command) => compress_model(command, reporter)?,
-            other => return Err(fail(format!("this build cannot do this yet: {other:?}"))),
+            #[cfg(target_arch = "wasm32")]
+            Command::Compress(_) => return Err(fail("a browser cannot write model files")),
+            Command::Load(command) => self.load(command, reporter).await?,
+            Command::Unload(slot) => {
+                self.models.remove(&slot);
+                return Ok(None);
+            }
+            Command::Generate(command) => self.generate(&command, reporter).await?,
+            Command::Compare(command) => {
+                compare::compare(&self.gpu().await?, &self.limits(), command, reporter).await?
+            }
+            Command::Evaluate(command) => {
+                evaluate::evaluate(&self.gpu().await?, &self.limits(), command, reporter).await?
+            }
+            Command::Embed(command) => embed::embed(&self.gpu().await?, &self.limits(), command, reporter).await?,
+        }))
+    }
+
+    /// The device, opened by the first command that needs it.
+    async fn gpu(&mut self) -> Result<Gpu, Interruption> {
+        if let Some(gpu) = &self.gpu {
+            match gpu.check() {
+                Ok(()) => return Ok(gpu.clone()),
+                Err(GpuError::DeviceLost { .. }) => {
+                    self.models.clear();
+                    self.gpu = None;
+                }
+                // An old complaint of a command that failed for it.
+                Err(_) => return Ok(gpu.clone()),
+            }
+        }
+        let options = GpuOptions {
+            adapter: self.options.adapter.clone(),
+            tier: self.options.tier.as_deref().map(Tier::parse).transpose()?,
+            limits: self.options.limits.as_deref().map(LimitsChoice::parse).transpose()?.unwrap_or_default(),
+            memory: self.options.memory,
         };
-        reporter.emit(EventKind::Report(Box::new(report)));
-        Ok(())
+        let gpu = Gpu::new(options).await?;
+        self.gpu = Some(gpu.clone());
+        Ok(gpu)
+    }
+
+    /// Limits in use, as reports name them.
+    fn limits(&self) -> String {
+        self.options.limits.clone().unwrap_or_else(|| "adapter".to_owned())
     }
 
     async fn adapters(&self) -> Report {
@@ -37,10 +98,65 @@ impl Desk {
         let chosen = gpu::chosen(self.options.adapter.as_deref()).await.ok();
         Report::Adapters(report::Adapters { adapters, chosen })
     }
+
+    async fn load(&mut self, command: Load, reporter: &Reporter) -> Result<Report, Interruption> {
+        let gpu = self.gpu().await?;
+        // What the slot held must be gone before there is room for what comes.
+        self.models.remove(&command.slot);
+        gpu.reset_peak();
+        let before = gpu.memory();
+        let checkpoint = open(command.source)?;
+        let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
+        let seed = command.rotation.map(|r| r.seed);
+        let language = Language::load(&gpu, &checkpoint, recipe, seed, command.context, &reporter.monitor).await?;
+        let loaded = report::Loaded {
+            device: device(&gpu, &self.limits()),
+            model: language.model.clone(),
+            weights: language.weights.clone(),
+            memory: memory_since(&gpu, &before),
+            context: language.context(),
+            chat: language.has_template(),
+        };
+        self.models.insert(command.slot, language);
+        Ok(Report::Load(loaded))
+    }
+
+    async fn generate(&mut self, command: &Generate, reporter: &Reporter) -> Result<Report, Interruption> {
+        let Slot(number) = command.slot;
+        let model = self.models.get_mut(&command.slot);
+        let model = model.ok_or_else(|| fail(format!("no model is loaded in slot {number}: load one first")))?;
+        let prompt = model.prompt(&command.input)?;
+        let emit = |id, text: &str| reporter.emit(EventKind::Token { id, text: text.to_owned() });
+        let (generation, speed) = model.generate(&prompt, command, emit, &reporter.monitor).await?;
+        Ok(Report::Generate(report::Generated { generation, speed }))
+    }
+}
+
+/// The device as reports describe it.
+pub(super) fn device(gpu: &Gpu, limits: &str) -> report::Device {
+    let info = gpu.info();
+    report::Device {
+        name: gpu.name(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        tier: gpu.tier(),
+        limits: limits.to_owned(),
+        software: gpu.is_cpu(),
+    }
+}
+
+/// Memory taken since `before`.
+pub(super) fn memory_since(gpu: &Gpu, before: &gpu::MemoryReport) -> report::Memory {
+    let now = gpu.memory();
+    report::Memory {
+        weights: now.weights.saturating_sub(before.weights),
+        kv_cache: now.kv_cache.saturating_sub(before.kv_cache),
+        scratch: now.activations.saturating_sub(before.activations),
+        peak: now.peak.saturating_sub(before.total()),
+    }
 }
 
 fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interruption> {
-    let stored = Stored::of(&open(command.source)?).map_err(fail)?;
+    let stored = Stored::of(&open(command.source)?)?;
     match inspect::inspect(&stored, command.tensor.as_deref(), &reporter.monitor) {
         Ok(inspection) => Ok(Report::Inspect(inspection)),
         Err(inspect::InspectError::Cancelled(cancelled)) => Err(cancelled.into()),
@@ -50,16 +166,16 @@ fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interr
 
 #[cfg(not(target_arch = "wasm32"))]
 fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
-    use super::compress::{CompressError, compress, keep_source, read_recipe};
+    use super::compress::{CompressError, compress, keep_source};
 
-    let recipe = read_recipe(&command.recipe).map_err(fail)?;
+    let recipe = read_recipe(&command.recipe)?;
     if command.rotation.is_some() {
         return Err(fail("rotated models cannot be written yet: leave --rotate out"));
     }
     if let Source::Path(source) = &command.source {
         keep_source(source, &command.output).map_err(fail)?;
     }
-    let stored = Stored::of(&open(command.source)?).map_err(fail)?;
+    let stored = Stored::of(&open(command.source)?)?;
     let weights = compress(&stored, &recipe, &command.output, &reporter.monitor).map_err(|error| match error {
         CompressError::Cancelled(cancelled) => cancelled.into(),
         error => fail(error),
@@ -74,25 +190,24 @@ fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Repor
     }))
 }
 
+/// Reads a recipe of the protocol.
+pub(super) fn read_recipe(recipe: &super::Recipe) -> Result<codec::Recipe, CodecError> {
+    match recipe {
+        super::Recipe::Codec(spelling) => codec::Recipe::parse(spelling),
+        super::Recipe::Toml { name, text } => codec::Recipe::from_toml(name, text),
+    }
+}
+
 /// Opens a model's files.
-fn open(source: Source) -> Result<Checkpoint, Interruption> {
-    match source {
+pub(super) fn open(source: Source) -> Result<Checkpoint, Interruption> {
+    Ok(match source {
         #[cfg(not(target_arch = "wasm32"))]
-        Source::Path(path) => Checkpoint::open(&path).map_err(fail),
+        Source::Path(path) => Checkpoint::open(&path)?,
         #[cfg(target_arch = "wasm32")]
         Source::Path(path) => {
-            Err(fail(format!("{}: a browser gives no access to paths; send the files instead", path.display())))
+            let what = format!("{}: a browser gives no access to paths; send the files instead", path.display());
+            return Err(fail(what));
         }
-        Source::Files(files) => Checkpoint::from_files(files).map_err(fail),
-    }
-}
-
-impl From<Cancelled> for Interruption {
-    fn from(_: Cancelled) -> Self {
-        Self::Cancelled
-    }
-}
-
-fn fail(message: impl ToString) -> Interruption {
-    Interruption::Failed(Failure { message: message.to_string(), device_lost: false })
+        Source::Files(files) => Checkpoint::from_files(files)?,
+    })
 }

@@ -7,11 +7,16 @@
 //! code: whoever sends cannot tell which.
 
 mod command;
+mod compare;
 #[cfg(not(target_arch = "wasm32"))]
 mod compress;
 mod desk;
+mod embed;
+mod evaluate;
 mod event;
+mod failure;
 mod inspect;
+mod language;
 pub mod report;
 mod runner;
 

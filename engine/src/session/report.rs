@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::eval::EmbeddingDrift;
 use crate::gpu::{AdapterSummary, Tier};
 
 /// A report of one command.
@@ -291,6 +292,9 @@ pub struct Variant {
     pub weights: Weights,
     /// How well it predicts the text.
     pub quality: Option<Quality>,
+    /// Of an encoder: how far its vectors moved from the original's.
+    #[serde(default)]
+    pub embeddings: Option<EmbeddingDrift>,
     /// How fast it ran.
     pub speed: Option<Speed>,
     /// GPU memory it took.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use super::*;
+use crate::codec;
 use crate::format::{Checkpoint, GgufArray, GgufMetadata, GgufValue};
 use crate::progress::Cancel;
 

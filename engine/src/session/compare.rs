@@ -1,0 +1,187 @@
+//! Puts compressions of a model beside their dense original.
+//!
+//! One form of the model is in memory at a time; of the original, its output projection and its hidden states over the text stay
+//! until the end ([`Original`]).
+
+use web_time::Instant;
+
+use super::command::{Compare, Generate, Input, Slot};
+use super::desk::{device, memory_since, open, read_recipe};
+use super::evaluate::TextWindows;
+use super::language::Language;
+use super::report::{self, Report};
+use super::runner::{Interruption, Reporter};
+use super::{Recipe, embed, inspect};
+use crate::codec::{self, Stored};
+use crate::eval::Original;
+use crate::format::Checkpoint;
+use crate::gpu::{Gpu, MemoryReport};
+use crate::model::{Architecture, Config};
+use crate::progress::Monitor;
+
+/// Positions of the context of a comparison that generates.
+const CONTEXT: u32 = 1024;
+
+pub(super) async fn compare(
+    gpu: &Gpu,
+    limits: &str,
+    command: Compare,
+    reporter: &Reporter,
+) -> Result<Report, Interruption> {
+    let start = Instant::now();
+    let checkpoint = open(command.source.clone())?;
+    // Everything that can be wrong with the request is found before hours of work.
+    let dense = codec::Recipe::parse(&command.dense)?;
+    let recipes = command.recipes.iter().map(read_recipe).collect::<Result<Vec<_>, _>>()?;
+    let mut model = inspect::model(&Stored::of(&checkpoint)?);
+    model.rotation = command.rotation.map(|r| r.seed);
+    let mut report = report::Comparison {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: device(gpu, limits),
+        model,
+        text: None,
+        prompt: None,
+        variants: Vec::new(),
+        seconds: 0.0,
+    };
+    if Config::read(&checkpoint)?.architecture == Architecture::Bert {
+        embed::compare(gpu, &checkpoint, dense, recipes, &command, &mut report, reporter).await?;
+    } else {
+        let text = command.text.as_ref();
+        let text = text.map(|t| TextWindows::of(&checkpoint, t, command.context, command.windows)).transpose()?;
+        report.text = text.as_ref().map(|t| t.info.clone());
+        report.prompt = command.input.as_ref().map(last_words);
+        let run = Run { gpu, checkpoint: &checkpoint, command: &command, text, reporter };
+        run.all(dense, recipes, &mut report).await?;
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(Report::Compare(report))
+}
+
+/// The prompt, or the last message of a conversation.
+fn last_words(input: &Input) -> String {
+    match input {
+        Input::Prompt(text) | Input::Message(text) => text.clone(),
+        Input::Chat(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+    }
+}
+
+struct Run<'a> {
+    gpu: &'a Gpu,
+    checkpoint: &'a Checkpoint,
+    command: &'a Compare,
+    text: Option<TextWindows>,
+    reporter: &'a Reporter,
+}
+
+impl Run<'_> {
+    async fn all(
+        &self,
+        dense: codec::Recipe,
+        recipes: Vec<codec::Recipe>,
+        report: &mut report::Comparison,
+    ) -> Result<(), Interruption> {
+        let total = recipes.len() + 1;
+        let monitor = &self.reporter.monitor;
+        let before = self.start();
+        let name = format!("{} (1 of {total})", dense.name());
+        let watched = monitor.prefixed(&name);
+        let original = self.load(dense, &watched).await?;
+        let (mut variant, original) = self.speak(original, &self.command.dense, &watched).await?;
+        variant.memory = memory_since(self.gpu, &before);
+        let kept = match &self.text {
+            Some(text) => {
+                let kept = Original::record(original.into_decoder(), &text.windows, &watched).await?;
+                variant.quality = Some(text.alone(kept.likelihoods())?);
+                Some(kept)
+            }
+            None => None,
+        };
+        let reply = variant.generation.as_ref().map(|g| g.tokens.clone());
+        report.variants.push(variant);
+
+        for (number, (recipe, asked)) in recipes.into_iter().zip(&self.command.recipes).enumerate() {
+            let before = self.start();
+            let name = format!("{} ({} of {total})", asked.name(), number + 2);
+            let watched = monitor.prefixed(&name);
+            let language = self.load(recipe, &watched).await?;
+            let (mut variant, language) = self.speak(language, Recipe::name(asked), &watched).await?;
+            variant.memory = memory_since(self.gpu, &before);
+            if let (Some(kept), Some(text)) = (&kept, &self.text) {
+                let (records, drift) = kept.compare(&language.decoder, &text.windows, &watched).await?;
+                variant.quality = Some(text.compared(&records, &drift)?);
+            }
+            if let (Some(reply), Some(generation)) = (&reply, &mut variant.generation) {
+                generation.first_difference = first_difference(reply, &generation.tokens);
+            }
+            report.variants.push(variant);
+        }
+        Ok(())
+    }
+
+    /// Memory before a model comes.
+    fn start(&self) -> MemoryReport {
+        self.gpu.reset_peak();
+        self.gpu.memory()
+    }
+
+    async fn load(&self, recipe: codec::Recipe, monitor: &Monitor) -> Result<Language, Interruption> {
+        let seed = self.command.rotation.map(|r| r.seed);
+        // Without a reply to write, the evaluation's own context is all it takes.
+        let context = if self.command.input.is_some() { CONTEXT } else { 64 };
+        Language::load(self.gpu, self.checkpoint, Some(recipe), seed, Some(context), monitor).await
+    }
+
+    /// Lets a model answer, and describes it.
+    async fn speak(
+        &self,
+        mut language: Language,
+        recipe: &str,
+        monitor: &Monitor,
+    ) -> Result<(report::Variant, Language), Interruption> {
+        let mut variant = report::Variant {
+            recipe: recipe.to_owned(),
+            weights: language.weights.clone(),
+            quality: None,
+            embeddings: None,
+            speed: None,
+            memory: report::Memory::default(),
+            generation: None,
+        };
+        if let Some(input) = &self.command.input {
+            let prompt = language.prompt(input)?;
+            let generate = Generate {
+                slot: Slot(0),
+                input: input.clone(),
+                sampling: super::Sampling::default(),
+                tokens: self.command.tokens,
+                stop: Vec::new(),
+            };
+            let (generation, speed) = language.generate(&prompt, &generate, |_, _| (), monitor).await?;
+            variant.generation = Some(generation);
+            variant.speed = Some(speed);
+        }
+        Ok((variant, language))
+    }
+}
+
+/// Index of the first token at which two replies part; the length of the shorter where one is the beginning of the other.
+fn first_difference(a: &[u32], b: &[u32]) -> Option<usize> {
+    match a.iter().zip(b).position(|(a, b)| a != b) {
+        Some(at) => Some(at),
+        None if a.len() == b.len() => None,
+        None => Some(a.len().min(b.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_part_at_the_first_other_token_or_where_one_ends() {
+        assert_eq!(first_difference(&[1, 2, 3], &[1, 2, 3]), None);
+        assert_eq!(first_difference(&[1, 2, 3], &[1, 9, 3]), Some(1));
+        assert_eq!(first_difference(&[1, 2, 3], &[1, 2]), Some(2));
+    }
+}

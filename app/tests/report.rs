@@ -114,6 +114,7 @@ fn comparison() -> Comparison {
         let [prefill_tokens_per_second, decode_tokens_per_second, first_token_ms] = row.7;
         let weights = weights(row);
         Variant {
+            embeddings: None,
             recipe: row.0.into(),
             quality: Some(quality(row)),
             speed: Some(Speed {

@@ -184,11 +184,11 @@ pub fn named(model: &manifest::Model, options: &Options) -> Result<Located, Fetc
     }))
 }
 
-/// The files of `tiny`, the model that is there without a network.
+/// The files of `tiny`, the model that is there without a network. Their folder is what reports call it.
 const TINY: &[EmbeddedFile] = &[
-    ("config.json", include_bytes!("../../../assets/tiny/config.json")),
-    ("generation_config.json", include_bytes!("../../../assets/tiny/generation_config.json")),
-    ("model.safetensors", include_bytes!("../../../assets/tiny/model.safetensors")),
+    ("tiny/config.json", include_bytes!("../../../assets/tiny/config.json")),
+    ("tiny/generation_config.json", include_bytes!("../../../assets/tiny/generation_config.json")),
+    ("tiny/model.safetensors", include_bytes!("../../../assets/tiny/model.safetensors")),
 ];
 
 fn embedded(name: &str) -> Option<&'static [EmbeddedFile]> {
@@ -220,7 +220,7 @@ mod tests {
         for model in manifest::models().unwrap() {
             if let manifest::Source::Embedded { .. } = model.source {
                 let Located::Embedded(files) = named(&model, &Options::default()).unwrap() else { panic!() };
-                assert!(files.iter().any(|(name, _)| *name == "config.json"));
+                assert!(files.iter().any(|(name, _)| *name == format!("{}/config.json", model.name)));
                 seen += 1;
             }
         }

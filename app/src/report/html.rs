@@ -7,7 +7,7 @@ use tersor_engine::session::report::{Comparison, Report, Variant};
 
 use super::plot::{self, Point, Scale};
 use super::text::{self, printable, visible};
-use super::{SHOWN, setting, table};
+use super::{SHOWN, is_encoder, setting, table};
 use crate::table::{Align, Table};
 use crate::units::{megabytes, significant};
 
@@ -46,7 +46,7 @@ pub fn page(comparison: &Comparison, command: &str) -> String {
     let _ = write!(
         body,
         "<h2>How this was made</h2><p>{}</p><p>By tersor {} in {:.0} s, with <code>{}</code>.</p>",
-        LEGEND,
+        if is_encoder(model) { ENCODER_LEGEND } else { LEGEND },
         escape(&comparison.version),
         comparison.seconds,
         escape(command)
@@ -66,6 +66,11 @@ const LEGEND: &str = "PPL: perplexity, with its standard error. KLD: KL divergen
     compressed one's, in nats a position: its mean, what 99.9 % of positions stay below, its largest. Same top: how often the \
     most likely token is the original's. All are over the same windows. GPU: the most memory held at once, KV cache and \
     scratch included.";
+
+/// The same for an encoder.
+const ENCODER_LEGEND: &str = "Cosine: between a paragraph's two vectors, the original's and the compressed model's. Recall: every \
+    paragraph as a query for all others, the share of the original's nearest ones that the compressed model finds too. Rank \
+    corr.: Spearman's correlation of the similarities of all pairs. GPU: the most memory held at once, scratch included.";
 
 /// Tensors that another codec than the recipe's had to take: in a line, with all their names behind it.
 fn replaced(comparison: &Comparison) -> String {
@@ -119,8 +124,11 @@ fn plots(comparison: &Comparison) -> String {
             point(v, kl.map_or(f64::NAN, |k| k.mean), kl.map_or(0.0, |k| k.standard_error))
         })
         .collect();
+    let angle: Vec<Point> =
+        variants.iter().map(|v| point(v, v.embeddings.map_or(f64::NAN, |d| 1.0 - d.cosine_mean), 0.0)).collect();
     let speed = |of: fn(&tersor_engine::session::report::Speed) -> f64| -> Vec<(String, f64)> {
-        variants.iter().filter_map(|v| Some((v.recipe.clone(), of(v.speed.as_ref()?)))).collect()
+        let values = variants.iter().filter_map(|v| Some((v.recipe.clone(), of(v.speed.as_ref()?))));
+        values.filter(|(_, value)| *value > 0.0).collect()
     };
     let drift: Vec<(String, Vec<(f64, f64)>)> = variants
         .iter()
@@ -136,6 +144,12 @@ fn plots(comparison: &Comparison) -> String {
             ("weights, MB", Scale::FromZero),
             ("mean KL divergence, nats", Scale::Log),
             &divergence,
+        ),
+        plot::scatter(
+            "Size and drift of the vectors",
+            ("weights, MB", Scale::FromZero),
+            ("1 − mean cosine", Scale::Log),
+            &angle,
         ),
         plot::lines("Drift of the residual stream", "layer", ("NMSE after the layer", Scale::Log), &drift),
         plot::bars("Prefill", "tok/s", &speed(|s| s.prefill_tokens_per_second)),
@@ -195,7 +209,7 @@ const STYLE: &str = include_str!("report.css");
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::comparison;
+    use super::super::tests::{comparison, encoder};
     use super::*;
 
     #[test]
@@ -215,5 +229,15 @@ mod tests {
         let data = page.split("id=\"report\">").nth(1).unwrap().split("</script>").next().unwrap();
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         assert_eq!(data["schema"], "tersor.compare/1");
+    }
+
+    #[test]
+    fn an_encoder_has_a_page_of_its_own() {
+        let page = page(&encoder(), "tersor compare x --with q4_0");
+        for part in ["cosine<br>mean", "1 − mean cosine", "Spearman"] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert_eq!(page.matches("<svg").count(), 2);
+        assert!(!page.contains("Perplexity") && !page.contains("PPL"));
     }
 }

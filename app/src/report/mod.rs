@@ -33,12 +33,20 @@ pub fn lines(pairs: &[(&str, String)], columns: Option<usize>) -> String {
     pairs.iter().map(line).collect()
 }
 
-/// One row for each form of the model.
+/// One row for each form of the model. Columns that nothing was measured for are left out: those of perplexity for an encoder,
+/// those of embeddings for a language model.
 pub fn table(comparison: &Comparison) -> Table {
+    let k = comparison.variants.iter().find_map(|v| v.embeddings).map_or(0, |drift| drift.k);
+    let recall = format!("recall\n@{k} %");
     let mut table = Table::new([
         ("weights", Align::Left),
         ("MB", Align::Right),
         ("bits\na weight", Align::Right),
+        ("cosine\nmean", Align::Right),
+        ("cosine\nmedian", Align::Right),
+        ("cosine\nmin", Align::Right),
+        (&recall, Align::Right),
+        ("rank\ncorr.", Align::Right),
         ("PPL", Align::Right),
         ("±", Align::Right),
         ("KLD\nmean", Align::Right),
@@ -59,6 +67,10 @@ pub fn table(comparison: &Comparison) -> Table {
 fn row(variant: &Variant) -> Vec<String> {
     let perplexity = variant.quality.as_ref().map(|q| q.perplexity);
     let divergence = variant.quality.as_ref().and_then(|q| q.divergence.as_ref());
+    let drift = variant.embeddings;
+    let speed = variant.speed;
+    // An encoder decodes nothing.
+    let decode = speed.filter(|s| s.decode_tokens > 0);
     let text = |value: Option<String>| value.unwrap_or_default();
     // Enough digits to see the error in, no more.
     let digits = |p: Estimate| if p.value < 100.0 { 3 } else { 1 };
@@ -66,15 +78,20 @@ fn row(variant: &Variant) -> Vec<String> {
         variant.recipe.clone(),
         format!("{:.1}", megabytes(variant.weights.bytes)),
         format!("{:.2}", variant.weights.bits_per_weight),
+        text(drift.map(|d| format!("{:.6}", d.cosine_mean))),
+        text(drift.map(|d| format!("{:.6}", d.cosine_median))),
+        text(drift.map(|d| format!("{:.6}", d.cosine_min))),
+        text(drift.map(|d| format!("{:.2}", 100.0 * d.recall))),
+        text(drift.map(|d| format!("{:.5}", d.rank_correlation))),
         text(perplexity.map(|p| format!("{:.*}", digits(p), p.value))),
         text(perplexity.map(|p| format!("{:.*}", digits(p), p.standard_error))),
         text(divergence.map(|d| significant(d.kl_divergence.mean))),
         text(divergence.map(|d| significant(d.kl_divergence.percentile_99_9))),
         text(divergence.map(|d| significant(d.kl_divergence.max))),
         text(divergence.map(|d| format!("{:.2}", 100.0 * d.same_top.value))),
-        text(variant.speed.map(|s| significant(s.prefill_tokens_per_second))),
-        text(variant.speed.map(|s| significant(s.decode_tokens_per_second))),
-        text(variant.speed.map(|s| format!("{:.0}", s.first_token_ms))),
+        text(speed.map(|s| significant(s.prefill_tokens_per_second))),
+        text(decode.map(|s| significant(s.decode_tokens_per_second))),
+        text(speed.filter(|s| s.first_token_ms > 0.0).map(|s| format!("{:.0}", s.first_token_ms))),
         format!("{:.1}", megabytes(variant.memory.peak)),
     ]
 }
@@ -120,12 +137,22 @@ pub fn setting(
     let software = if device.software { "; a software renderer, whose speeds say nothing about GPUs" } else { "" };
     pairs.push(("device", format!("{}, {}; tier {}{limits}{software}", device.name, device.driver, device.tier)));
     if let Some(TextInfo { name, context, windows, positions, .. }) = text {
-        pairs.push(("text", format!("{name}: {positions} positions in {windows} windows of {context} tokens")));
+        let what = if is_encoder(model) {
+            format!("{windows} paragraphs of at most {context} tokens, {positions} tokens in all")
+        } else {
+            format!("{positions} positions in {windows} windows of {context} tokens")
+        };
+        pairs.push(("text", format!("{name}: {what}")));
     }
     if let Some(prompt) = prompt {
         pairs.push(("prompt", prompt.to_owned()));
     }
     pairs.into_iter().map(|(name, value)| (name, text::printable(&value))).collect()
+}
+
+/// Whether it makes vectors of texts, and writes none.
+pub fn is_encoder(model: &Model) -> bool {
+    model.architecture == "bert"
 }
 
 /// A model in one line.
@@ -243,6 +270,38 @@ pub(crate) mod tests {
         let mut without_text = comparison();
         without_text.variants.iter_mut().for_each(|v| v.quality = None);
         assert!(!table(&without_text).header().any(|name| name == "PPL"));
+    }
+
+    /// A comparison of an encoder.
+    pub fn encoder() -> Comparison {
+        let mut found = comparison();
+        found.model.architecture = "bert".into();
+        for (i, variant) in found.variants.iter_mut().enumerate() {
+            (variant.quality, variant.generation) = (None, None);
+            let prefill = |s| Speed { decode_tokens: 0, decode_tokens_per_second: 0.0, first_token_ms: 0.0, ..s };
+            variant.speed = variant.speed.map(prefill);
+            variant.embeddings = (i > 0).then_some(tersor_engine::eval::EmbeddingDrift {
+                texts: 4,
+                cosine_mean: 0.998_765_4,
+                cosine_median: 0.999,
+                cosine_min: 0.99,
+                recall: 0.9512,
+                k: 10,
+                rank_correlation: 0.98765,
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn an_encoder_has_columns_of_its_own() {
+        let shown = terminal(&encoder(), Some(80), false);
+        for part in ["cosine", "0.998765", "@10 %", "95.12", "0.98765", "4 paragraphs of at most 256 tokens"] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+        for part in ["PPL", "KLD", "decode", "first"] {
+            assert!(!shown.contains(part), "{part}:\n{shown}");
+        }
     }
 
     #[test]

@@ -13,14 +13,20 @@ pub(super) enum Folder {
     #[cfg(not(target_arch = "wasm32"))]
     Disk(PathBuf),
     /// Contents by file name; taking a file removes it.
-    Memory(BTreeMap<String, Vec<u8>>),
+    Memory {
+        /// What the folder they came from is called, if that is known.
+        name: Option<String>,
+        files: BTreeMap<String, Vec<u8>>,
+    },
     /// The same for files that the file of this label carries in its header.
     Embedded(String, BTreeMap<String, Vec<u8>>),
 }
 
 impl Folder {
-    /// Files in memory; folders in their names are dropped (a browser's folder upload names them `folder/config.json`).
+    /// Files in memory. Folders in their names are dropped (a browser's folder upload names them `folder/config.json`); the
+    /// innermost one that all share is what the model is called.
     pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, FormatError> {
+        let folder = shared_folder(files.iter().map(|(path, _)| path.as_str()));
         let mut by_name = BTreeMap::new();
         for (path, contents) in files {
             let name = path.rsplit(['/', '\\']).next().unwrap_or(&path).to_owned();
@@ -34,7 +40,7 @@ impl Folder {
                 });
             }
         }
-        Ok(Self::Memory(by_name))
+        Ok(Self::Memory { name: folder, files: by_name })
     }
 
     /// How messages call a file.
@@ -42,7 +48,7 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.join(name).display().to_string(),
-            Self::Memory(_) => name.to_owned(),
+            Self::Memory { .. } => name.to_owned(),
             Self::Embedded(file, _) => format!("{file}: {name}"),
         }
     }
@@ -52,7 +58,8 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.display().to_string(),
-            Self::Memory(files) => format!("the {} files handed over", files.len()),
+            Self::Memory { name: Some(name), .. } => name.clone(),
+            Self::Memory { files, .. } => format!("the {} files handed over", files.len()),
             Self::Embedded(file, _) => file.clone(),
         }
     }
@@ -62,7 +69,7 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => path.join(name).symlink_metadata().is_ok(),
-            Self::Memory(files) | Self::Embedded(_, files) => files.contains_key(name),
+            Self::Memory { files, .. } | Self::Embedded(_, files) => files.contains_key(name),
         }
     }
 
@@ -79,7 +86,7 @@ impl Folder {
                 names.sort();
                 Ok(names)
             }
-            Self::Memory(files) | Self::Embedded(_, files) => Ok(files.keys().cloned().collect()),
+            Self::Memory { files, .. } | Self::Embedded(_, files) => Ok(files.keys().cloned().collect()),
         }
     }
 
@@ -89,7 +96,7 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::map(&path.join(name), &label),
-            Self::Memory(files) | Self::Embedded(_, files) => {
+            Self::Memory { files, .. } | Self::Embedded(_, files) => {
                 files.remove(name).map(FileBytes::Owned).ok_or_else(|| FormatError::Missing {
                     file: label,
                     missing: "the file itself".to_owned(),
@@ -108,12 +115,45 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::read(&path.join(name), &label, limit).map(Some),
-            Self::Memory(files) | Self::Embedded(_, files) => {
+            Self::Memory { files, .. } | Self::Embedded(_, files) => {
                 if let Some(contents) = files.get(name) {
                     bytes::check_size(&label, contents.len() as u64, limit)?;
                 }
                 Ok(files.remove(name))
             }
         }
+    }
+}
+
+/// The last part of the longest path that all files lie in.
+fn shared_folder<'a>(mut paths: impl Iterator<Item = &'a str>) -> Option<String> {
+    let folders = |path: &'a str| -> Vec<&'a str> {
+        let mut parts: Vec<&str> = path.split(['/', '\\']).collect();
+        parts.pop();
+        parts
+    };
+    let first = folders(paths.next()?);
+    let shared = paths.fold(first.len(), |shared, path| {
+        first[..shared].iter().zip(folders(path)).take_while(|(a, b)| **a == *b).count()
+    });
+    first[..shared].iter().rev().find(|part| !matches!(**part, "" | "." | "..")).map(|part| (*part).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_memory_are_called_like_the_folder_they_share() {
+        let label = |names: &[&str]| {
+            Folder::from_files(names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect())
+                .unwrap()
+                .folder_label()
+        };
+        assert_eq!(label(&["tiny/config.json", "tiny/model.safetensors"]), "tiny");
+        assert_eq!(label(&["./models/tiny/config.json", "./models/tiny/onnx/a"]), "tiny");
+        assert_eq!(label(&["C:\\m\\config.json", "C:\\m\\x"]), "m");
+        assert_eq!(label(&["a/config.json", "b/x"]), "the 2 files handed over");
+        assert_eq!(label(&["config.json", "x"]), "the 2 files handed over");
     }
 }

@@ -33,7 +33,8 @@ impl Checkpoint {
         open_file(Folder::Disk(folder), name)
     }
 
-    /// Opens a model from names and contents: one `.gguf`, or the files of a Hugging Face folder.
+    /// Opens a model from names and contents: one `.gguf`, or the files of a Hugging Face folder. Where their names begin with
+    /// a folder (`tiny/config.json`), the model is called like it.
     pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, FormatError> {
         let only = if let [(name, _)] = &files[..] { Some(name.clone()) } else { None };
         let folder = Folder::from_files(files)?;

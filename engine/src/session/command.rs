@@ -29,7 +29,8 @@ pub struct Options {
 pub enum Source {
     /// A GGUF or safetensors file, or a Hugging Face folder (native only).
     Path(PathBuf),
-    /// Files already in memory. They never travel as JSON: in a browser the worker's glue attaches them.
+    /// Files already in memory, by name; a folder that their names begin with is what reports call the model. They never
+    /// travel as JSON: in a browser the worker's glue attaches them.
     #[serde(skip)]
     Files(Vec<(String, Vec<u8>)>),
 }

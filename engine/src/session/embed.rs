@@ -14,6 +14,7 @@ use crate::generate::Tokenizer;
 use crate::gpu::Gpu;
 use crate::model::{Architecture, Config, Encoder, Weights};
 use crate::progress::{Monitor, Unit};
+use web_time::Instant;
 
 /// Paragraphs that a comparison embeds at most.
 const PARAGRAPHS: usize = 200;
@@ -95,7 +96,11 @@ pub(super) async fn compare(
     if command.rotation.is_some() {
         return Err(fail("an encoder's norms subtract the mean, which a rotation does not keep: leave --rotate out"));
     }
-    let text = command.text.as_ref().ok_or_else(|| fail("an encoder is compared on a text; give one"))?;
+    if command.input.is_some() {
+        return Err(fail(format!("{} is an encoder, which writes no text: leave --prompt out", checkpoint.name())));
+    }
+    let text = command.text.as_ref();
+    let text = text.ok_or_else(|| fail("an encoder is compared on the paragraphs of a text: leave --no-text out"))?;
     let names = std::iter::once(command.dense.as_str()).chain(command.recipes.iter().map(Recipe::name));
     let total = recipes.len() + 1;
     let mut original: Option<Vec<Vec<f32>>> = None;
@@ -105,14 +110,25 @@ pub(super) async fn compare(
         let monitor = reporter.monitor.prefixed(&format!("{name} ({} of {total})", number + 1));
         let embedder = Embedder::load(gpu, checkpoint, Some(recipe), &monitor).await?;
         let ids = paragraphs(&embedder, text, command.context)?;
+        // Compiles what the texts take.
+        embedder.embed(&ids[..1], &Monitor::none()).await?;
+        let start = Instant::now();
         let vectors = embedder.embed(&ids, &monitor).await?;
+        let tokens: usize = ids.iter().map(Vec::len).sum();
+        let speed = report::Speed {
+            prefill_tokens: tokens as u32,
+            prefill_tokens_per_second: tokens as f64 / start.elapsed().as_secs_f64().max(1e-9),
+            decode_tokens: 0,
+            decode_tokens_per_second: 0.0,
+            first_token_ms: 0.0,
+        };
         let drift = original.as_ref().map(|a| eval::embedding_drift(a, &vectors)).transpose()?;
         report.variants.push(report::Variant {
             recipe: name.to_owned(),
             weights: embedder.weights.clone(),
             quality: None,
             embeddings: drift,
-            speed: None,
+            speed: Some(speed),
             memory: memory_since(gpu, &before),
             generation: None,
         });

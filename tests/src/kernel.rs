@@ -2,13 +2,18 @@
 
 use tersor_engine::gpu::{Buffer, BufferSlice, Gpu, GpuOptions, Purpose, Tier};
 
-/// One device a tier that the adapter has (`TERSOR_ADAPTER` chooses the adapter): portable, and all it can do.
+/// One device a tier that the adapter has (`TERSOR_ADAPTER` chooses the adapter): portable, and all it can do; where `TERSOR_TIER`
+/// is set, only that one.
 pub fn gpus() -> Vec<Gpu> {
     let open = |tier| {
         let mut options = GpuOptions::from_env().expect("TERSOR_* variables make sense");
         options.tier = tier;
         pollster::block_on(Gpu::new(options)).expect("an adapter: cargo xtask test installs one")
     };
+    let asked = GpuOptions::from_env().expect("TERSOR_* variables make sense").tier;
+    if asked.is_some() {
+        return vec![open(asked)];
+    }
     let mut all = vec![open(Some(Tier::PORTABLE))];
     let full = open(None);
     if full.tier() != Tier::PORTABLE {

@@ -179,7 +179,7 @@ fn impossible_attention_is_refused() {
     };
     assert!(refuse(&Attention::causal(4, 2, 64), 16).contains("17 keys of a cache of 16"));
     assert!(refuse(&Attention::causal(3, 2, 64), 0).contains("3 query heads over 2 KV heads"));
-    assert!(refuse(&Attention::causal(4, 2, 20), 0).contains("heads of 20 dimensions"));
+    assert!(refuse(&Attention::causal(4, 2, 28), 0).contains("heads of 28 dimensions"));
     assert!(refuse(&Attention::causal(4, 4, 64), 0).contains("`k_cache` holds"));
     let shape = RopeAppend { style: RopeStyle::None, ..RopeAppend::fused(3, 4, 2, 64, 14) };
     let qkv = upload(gpu, &[0.0; 3 * 8 * 64]);

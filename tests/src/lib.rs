@@ -1,6 +1,9 @@
 //! Shared helpers of the cross-crate tests.
 
 pub mod checksum;
+pub mod decoder;
+pub mod families;
+pub mod golden;
 pub mod hostile;
 pub mod kernel;
 pub mod models;

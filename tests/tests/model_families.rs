@@ -1,88 +1,16 @@
 //! Every architecture against Hugging Face transformers, on small random models (`golden/families`): whole prompts, prompts in
-//! pieces, one token at a time, in every tier, from both spellings of `config.json`.
+//! pieces, one token at a time, in every tier, from both spellings of `config.json`, under WebGPU's smallest limits, and in
+//! another basis.
 
-use std::path::{Path, PathBuf};
-
-use tersor_engine::format::{Checkpoint, decode_f32};
-use tersor_engine::gpu::{Gpu, Purpose};
-use tersor_engine::model::{Config, Context, Decoder, Encoder, Weights};
-use tersor_engine::ops::linear::Rows;
+use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice};
+use tersor_engine::model::{Config, Encoder, ModelError, Weights};
 use tersor_engine::progress::Monitor;
+use tersor_tests::decoder::{Form, load, load_as, logits, worst};
+use tersor_tests::families::{DECODERS, golden, open, rotatable};
 use tersor_tests::kernel::gpus;
 
 /// A missing feature moves logits by 0.5 and more, f32 by 1e-5.
 const TOLERANCE: f32 = 1e-4;
-
-const DECODERS: [&str; 13] = [
-    "gemma2",
-    "gemma3",
-    "llama",
-    "llama_bias",
-    "llama_mha_tied_odd",
-    "llama_rope_linear",
-    "llama_rope_llama3",
-    "llama_rope_yarn",
-    "mistral",
-    "phi3",
-    "phi3_longrope_partial",
-    "qwen2",
-    "qwen3",
-];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/families")
-}
-
-fn open(family: &str, config: &str) -> Checkpoint {
-    let read = |file: &str| std::fs::read(golden().join(family).join(file)).unwrap();
-    let files = [("config.json", config), ("model.safetensors", "model.safetensors")];
-    Checkpoint::from_files(files.map(|(name, file)| (name.to_owned(), read(file))).to_vec()).unwrap()
-}
-
-fn numbers(family: &str, name: &str) -> Vec<f32> {
-    let file = Checkpoint::open(&golden().join(family).join("golden.safetensors")).unwrap();
-    let (info, bytes) = file.tensor(name).unwrap();
-    decode_f32(info.dtype, bytes).unwrap()
-}
-
-fn ids(family: &str, name: &str) -> Vec<u32> {
-    let file = Checkpoint::open(&golden().join(family).join("golden.safetensors")).unwrap();
-    let (_, bytes) = file.tensor(name).unwrap();
-    bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
-}
-
-fn load(gpu: &Gpu, checkpoint: &Checkpoint, context: u32) -> Decoder {
-    let config = Config::read(checkpoint).unwrap();
-    let weights = Weights::new(checkpoint, &config, None, None).unwrap();
-    let monitor = Monitor::none();
-    let load = Decoder::load(gpu, config, weights, checkpoint.name(), context, &monitor);
-    pollster::block_on(load).unwrap().0
-}
-
-/// Logits of all tokens, sent through the layers in pieces of the given lengths (the last one again and again).
-fn logits(decoder: &Decoder, ids: &[u32], capacity: u32, pieces: &[usize]) -> Vec<f32> {
-    let gpu = decoder.gpu();
-    let mut context = Context::new(decoder, capacity).unwrap();
-    let vocab = decoder.config().vocab;
-    let all = gpu.storage("logits", 4 * u64::from(vocab) * ids.len() as u64, Purpose::Activations).unwrap();
-    let buffer = gpu.upload("ids", ids, Purpose::Activations).unwrap();
-    let mut rec = gpu.record();
-    let (mut first, mut turn) = (0, 0);
-    while first < ids.len() {
-        let count = pieces[turn.min(pieces.len() - 1)].min(ids.len() - first);
-        decoder.forward(&mut rec, &mut context, &buffer, first as u32, count as u32, None).unwrap();
-        let y = Rows { buffer: &all, offset: first as u32 * vocab, stride: vocab };
-        decoder.logits(&mut rec, &context, 0, count as u32, y).unwrap();
-        (first, turn) = (first + count, turn + 1);
-    }
-    rec.submit().unwrap();
-    pollster::block_on(gpu.read(&all, 0, u64::from(vocab) * ids.len() as u64)).unwrap()
-}
-
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
 
 #[test]
 fn decoders_compute_what_transformers_does() {
@@ -90,14 +18,13 @@ fn decoders_compute_what_transformers_does() {
         // Tiles in f16 are within f16's precision.
         let tolerance = if gpu.tier().f16 && !gpu.is_cpu() { 0.03 } else { TOLERANCE };
         for family in DECODERS {
+            let golden = golden(family);
+            let (ids, expected) = (golden.u32s("input_ids"), golden.f32s("logits"));
             for config in ["config.json", "config_legacy.json"] {
-                let checkpoint = open(family, config);
-                let (ids, expected) = (ids(family, "input_ids"), numbers(family, "logits"));
-                let decoder = load(&gpu, &checkpoint, 64);
+                let decoder = load(&gpu, &open(family, config), 64);
                 let ways: &[&[usize]] = if config == "config.json" { &[&[48], &[1]] } else { &[&[5, 17, 1, 1, 3]] };
                 for &pieces in ways {
-                    let found = logits(&decoder, &ids, 64, pieces);
-                    let worst = worst(&found, &expected);
+                    let worst = worst(&logits(&decoder, &ids, 64, pieces), &expected);
                     let device = format!("{} {:?}", gpu.name(), gpu.tier());
                     assert!(worst < tolerance, "{family} {config} in pieces of {pieces:?} on {device}: {worst}");
                 }
@@ -109,28 +36,71 @@ fn decoders_compute_what_transformers_does() {
 #[test]
 fn longrope_has_other_divisors_for_short_contexts() {
     let family = "phi3_longrope_partial";
-    let gpu = &gpus()[0];
-    let decoder = load(gpu, &open(family, "config.json"), 24);
-    let found = logits(&decoder, &ids(family, "input_ids_short"), 24, &[24]);
-    let worst = worst(&found, &numbers(family, "logits_short"));
+    let decoder = load(&gpus()[0], &open(family, "config.json"), 24);
+    let golden = golden(family);
+    let found = logits(&decoder, &golden.u32s("input_ids_short"), 24, &[24]);
+    let worst = worst(&found, &golden.f32s("logits_short"));
     assert!(worst < TOLERANCE, "{worst}");
 }
 
 #[test]
-fn the_encoder_computes_what_transformers_does() {
-    for gpu in gpus() {
-        let checkpoint = open("bert", "config.json");
-        let config = Config::read(&checkpoint).unwrap();
-        let weights = Weights::new(&checkpoint, &config, None, None).unwrap();
-        let monitor = Monitor::none();
-        let load = Encoder::load(&gpu, config, weights, checkpoint.name(), &monitor);
-        let encoder = pollster::block_on(load).unwrap().0;
-        let (ids, segments) = (ids("bert", "input_ids"), ids("bert", "token_type_ids"));
-        let mut rec = gpu.record();
-        let state = encoder.forward(&mut rec, &ids, &segments).unwrap().clone();
-        rec.submit().unwrap();
-        let found: Vec<f32> = pollster::block_on(gpu.read(&state, 0, 48 * 64)).unwrap();
-        let worst = worst(&found, &numbers("bert", "last_hidden_state"));
-        assert!(worst < TOLERANCE, "{worst}");
+fn another_basis_leaves_the_function_as_it_is() {
+    let gpu = &gpus()[0];
+    for family in rotatable() {
+        let golden = golden(family);
+        let form = Form { rotation: Some(7), ..Form::default() };
+        let found = logits(&load_as(gpu, &open(family, "config.json"), form, 64), &golden.u32s("input_ids"), 64, &[48]);
+        let worst = worst(&found, &golden.f32s("logits"));
+        assert!(worst < 1e-3, "{family}: {worst}");
     }
+}
+
+#[test]
+fn models_whose_norms_stand_in_the_way_of_a_rotation_are_refused() {
+    for (family, why) in [("gemma2", "norms after"), ("gemma3", "norms after"), ("bert", "subtract the mean")] {
+        let checkpoint = open(family, "config.json");
+        let config = Config::read(&checkpoint).unwrap();
+        match Weights::new(&checkpoint, &config, None, Some(1)).err() {
+            Some(error @ ModelError::Rotation { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(family) && text.contains(why), "{text}");
+            }
+            other => panic!("{family}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_smallest_limits_are_enough() {
+    let options = GpuOptions { limits: LimitsChoice::WebgpuDefault, ..GpuOptions::from_env().unwrap() };
+    let gpu = pollster::block_on(Gpu::new(options)).unwrap();
+    assert_eq!(gpu.limits().max_storage_buffers_per_shader_stage, 8);
+    for family in DECODERS {
+        let golden = golden(family);
+        let decoder = load(&gpu, &open(family, "config.json"), 64);
+        let worst = worst(&logits(&decoder, &golden.u32s("input_ids"), 64, &[40, 1]), &golden.f32s("logits"));
+        assert!(worst < TOLERANCE, "{family}: {worst}");
+    }
+    the_encoder_computes_what_transformers_does_on(&gpu);
+}
+
+#[test]
+fn the_encoder_computes_what_transformers_does() {
+    gpus().iter().for_each(the_encoder_computes_what_transformers_does_on);
+}
+
+fn the_encoder_computes_what_transformers_does_on(gpu: &Gpu) {
+    let checkpoint = open("bert", "config.json");
+    let config = Config::read(&checkpoint).unwrap();
+    let weights = Weights::new(&checkpoint, &config, None, None).unwrap();
+    let monitor = Monitor::none();
+    let load = Encoder::load(gpu, config, weights, checkpoint.name(), &monitor);
+    let encoder = pollster::block_on(load).unwrap().0;
+    let golden = golden("bert");
+    let mut rec = gpu.record();
+    let state = encoder.forward(&mut rec, &golden.u32s("input_ids"), &golden.u32s("token_type_ids")).unwrap().clone();
+    rec.submit().unwrap();
+    let found: Vec<f32> = pollster::block_on(gpu.read(&state, 0, 48 * 64)).unwrap();
+    let worst = worst(&found, &golden.f32s("last_hidden_state"));
+    assert!(worst < TOLERANCE, "{worst}");
 }

@@ -1,58 +1,38 @@
 //! SmolLM2-135M as shipped (Q4_1, Q8_0) against a forward pass in f64 by another implementation (`golden/smollm2`).
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use tersor_engine::format::{Checkpoint, decode_f32};
+use serde::Deserialize;
+use tersor_engine::codec::Stored;
+use tersor_engine::eval::{self, Original, Windows};
+use tersor_engine::format::Checkpoint;
+use tersor_engine::generate::{ContinueOptions, Tokenizer, continue_text};
 use tersor_engine::gpu::{Gpu, Purpose};
-use tersor_engine::model::{Config, Context, Decoder, Weights};
+use tersor_engine::model::{Context, Decoder};
 use tersor_engine::ops::linear::Rows;
+use tersor_engine::ops::sample::Sampling;
 use tersor_engine::progress::Monitor;
+use tersor_tests::decoder::{Form, load, load_as};
+use tersor_tests::golden::{Tensors, asset, json};
 use tersor_tests::kernel::gpus;
 use tersor_tests::models;
 
 const TOP: usize = 128;
 const BUCKETS: usize = 32;
 
-struct Golden {
-    file: Checkpoint,
+static FILE: LazyLock<Checkpoint> = LazyLock::new(|| models::open("smollm2-135m"));
+
+/// The model in every tier, portable first, loaded once for all tests. One test at a time has it.
+static MODELS: LazyLock<Mutex<Vec<Decoder>>> =
+    LazyLock::new(|| Mutex::new(gpus().iter().map(|gpu| load(gpu, &FILE, 1024)).collect()));
+
+fn models() -> MutexGuard<'static, Vec<Decoder>> {
+    MODELS.lock().unwrap_or_else(PoisonError::into_inner) // another test failed, which does the models no harm
 }
 
-impl Golden {
-    fn open() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/smollm2/golden.safetensors");
-        Self { file: Checkpoint::open(&path).unwrap() }
-    }
-
-    fn bytes(&self, name: &str) -> &[u8] {
-        self.file.tensor(name).unwrap().1
-    }
-
-    fn f32s(&self, name: &str) -> Vec<f32> {
-        let (info, bytes) = self.file.tensor(name).unwrap();
-        decode_f32(info.dtype, bytes).unwrap()
-    }
-
-    fn f64s(&self, name: &str) -> Vec<f64> {
-        self.bytes(name).chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    fn u32s(&self, name: &str) -> Vec<u32> {
-        self.bytes(name).chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    fn u16s(&self, name: &str) -> Vec<u16> {
-        self.bytes(name).chunks_exact(2).map(|b| u16::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-}
-
-fn load(gpu: &Gpu, context: u32) -> Decoder {
-    let checkpoint = models::open("smollm2-135m");
-    let config = Config::read(&checkpoint).unwrap();
-    let weights = Weights::new(&checkpoint, &config, None, None).unwrap();
-    let monitor = Monitor::none();
-    let load = Decoder::load(gpu, config, weights, checkpoint.name(), context, &monitor);
-    pollster::block_on(load).unwrap().0
+fn device(gpu: &Gpu) -> String {
+    format!("{}, {}", gpu.name(), gpu.tier())
 }
 
 /// Calls `with` for every position's ln-probabilities.
@@ -83,7 +63,7 @@ fn log_probabilities(decoder: &Decoder, tokens: &[u32], mut with: impl FnMut(usi
 /// KL divergence from the reference in every position: over the 128 most probable tokens and 32 buckets of the others, which is
 /// never more than over all tokens; over all tokens at eight positions.
 fn divergences(decoder: &Decoder) -> (Vec<f64>, Vec<(f64, f64)>) {
-    let golden = Golden::open();
+    let golden = Tensors::open("smollm2/golden.safetensors");
     let tokens = golden.u32s("tokens");
     let (top, top_logp, tail) = (golden.u16s("top_ids"), golden.f32s("top_logprobs"), golden.f32s("tail_mass"));
     let full: HashMap<u32, usize> = golden.u32s("full_positions").into_iter().zip(0..).collect();
@@ -119,14 +99,138 @@ fn divergences(decoder: &Decoder) -> (Vec<f64>, Vec<(f64, f64)>) {
 
 #[test]
 fn logits_are_the_references() {
-    for gpu in gpus() {
+    for decoder in &*models() {
+        let gpu = decoder.gpu();
         let bound = if gpu.tier().f16 { 1e-3 } else { 1e-5 };
-        let decoder = load(&gpu, 512);
-        let (kl, exact) = divergences(&decoder);
+        let (kl, exact) = divergences(decoder);
         let worst = kl.iter().copied().fold(0.0, f64::max);
-        println!("{} {:?}: KL at most {worst:.2e}; exact and over buckets: {exact:?}", gpu.name(), gpu.tier());
+        println!("{}: KL at most {worst:.2e}; exact and over buckets: {exact:?}", device(gpu));
         assert_eq!((kl.len(), exact.len()), (512, 8));
         assert!(worst < bound, "{worst}");
         assert!(exact.iter().all(|(exact, _)| *exact < bound), "{exact:?}");
     }
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    name: String,
+    text: String,
+    prompt_ids: Vec<u32>,
+    ids: Vec<u32>,
+    margins: Vec<f32>,
+}
+
+/// Two logits closer than this may change places.
+const MARGIN: f32 = 1e-3;
+
+#[test]
+fn greedy_continuations_are_the_references() {
+    let tokenizer = Arc::new(Tokenizer::from_checkpoint(&FILE).unwrap());
+    let prompts: Vec<Greedy> = json("smollm2/greedy.json");
+    assert_eq!(prompts.len(), 8);
+    for decoder in &*models() {
+        let mut context = Context::new(decoder, 256).unwrap();
+        for prompt in &prompts {
+            let ids = tokenizer.encode(&prompt.text, false).unwrap();
+            assert_eq!(ids, prompt.prompt_ids, "{}", prompt.name);
+            assert_eq!((prompt.ids.len(), prompt.margins.len()), (64, 64));
+            context.truncate(0);
+            let (mut given, mut done, mut close) = (ids, 0, 0);
+            while done < prompt.ids.len() {
+                let options = ContinueOptions {
+                    sampling: Sampling::default(),
+                    tokens: (prompt.ids.len() - done) as u32,
+                    stop: Vec::new(),
+                    ignore_end: true,
+                };
+                let monitor = Monitor::none();
+                let found = continue_text(decoder, &mut context, &tokenizer, &given, &options, |_| (), &monitor);
+                let found = pollster::block_on(found).unwrap().ids();
+                let expected = &prompt.ids[done..];
+                assert_eq!(found.len(), expected.len());
+                let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) else { break };
+                let margin = prompt.margins[done + at];
+                assert!(
+                    margin <= MARGIN,
+                    "{} on {}: token {} is {}, not {}, by a margin of {margin}",
+                    prompt.name,
+                    device(decoder.gpu()),
+                    done + at,
+                    found[at],
+                    expected[at]
+                );
+                // A tie. Go on as the reference did, from its token.
+                done += at + 1;
+                close += 1;
+                context.truncate((prompt.prompt_ids.len() + done - 1) as u32);
+                given = vec![prompt.ids[done - 1]];
+            }
+            println!("{} on {}: {close} ties decided otherwise", prompt.name, device(decoder.gpu()));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Perplexities {
+    results: Vec<PerplexityOf>,
+}
+
+#[derive(Deserialize)]
+struct PerplexityOf {
+    n_ctx: u32,
+    windows: u32,
+    perplexity: f64,
+    nll_sums: Vec<f64>,
+}
+
+#[test]
+fn perplexity_is_the_references() {
+    let text = std::fs::read_to_string(asset("text/eval.txt")).unwrap();
+    let ids = Tokenizer::from_checkpoint(&FILE).unwrap().encode(&text, false).unwrap();
+    let golden: Perplexities = json("smollm2/perplexity.json");
+    let decoder = &models()[0];
+    for expected in golden.results.iter().filter(|result| result.windows <= 4) {
+        let windows = Windows::new(&ids, expected.n_ctx, Some(expected.windows), None).unwrap();
+        let records = pollster::block_on(eval::likelihoods(decoder, &windows, &Monitor::none())).unwrap();
+        let found = eval::perplexity(&records, &windows.targets()).unwrap().perplexity.value;
+        let off = (found / expected.perplexity - 1.0).abs();
+        println!("{} windows of {}: {found}, the reference {}", expected.windows, expected.n_ctx, expected.perplexity);
+        assert!(off < 1e-3, "{found}, not {}", expected.perplexity);
+        for (window, sum) in records.chunks_exact(expected.n_ctx as usize - 1).zip(&expected.nll_sums) {
+            let found: f64 = window.iter().map(|record| f64::from(record.nll)).sum();
+            assert!((found / sum - 1.0).abs() < 1e-5, "a window of {}: {found}, not {sum}", expected.n_ctx);
+        }
+    }
+}
+
+#[test]
+fn weights_stay_packed() {
+    let stored = Stored::of(&FILE).unwrap();
+    let matrices = stored.tensors().iter().filter(|tensor| tensor.shape.len() == 2);
+    let packed: u64 = matrices.map(|tensor| FILE.tensor(&tensor.name).unwrap().1.len() as u64).sum();
+    for decoder in &*models() {
+        let (matrices, all) = (decoder.weight_bytes(), decoder.gpu().memory().weights);
+        println!("{packed} bytes in the file, {matrices} on the device, {all} with norms: {}", device(decoder.gpu()));
+        assert!(all as f64 <= 1.03 * packed as f64, "{all} bytes for {packed}");
+        assert!(matrices <= all);
+    }
+}
+
+/// Rotated in f32 against f32: the same function.
+#[test]
+fn another_basis_leaves_the_function_as_it_is() {
+    let tokens = Tensors::open("smollm2/golden.safetensors").u32s("tokens");
+    let windows = Windows::new(&tokens, 257, Some(1), None).unwrap();
+    let monitor = Monitor::none();
+    let models = models();
+    let gpu = models[0].gpu();
+    let form = Form { recipe: Some("f32"), rotation: None };
+    let original = Original::record(load_as(gpu, &FILE, form, 257), &windows, &monitor);
+    let original = pollster::block_on(original).unwrap();
+    let rotated = load_as(gpu, &FILE, Form { rotation: Some(42), ..form }, 257);
+    let (records, _) = pollster::block_on(original.compare(&rotated, &windows, &monitor)).unwrap();
+    let worst = records.iter().map(|record| record.kl_divergence).fold(0.0, f32::max);
+    println!("KL at most {worst:e} over {} positions", records.len());
+    assert_eq!(records.len(), 256);
+    assert!(records.iter().all(|record| record.kl_divergence < 1e-5), "{worst}");
 }

@@ -216,7 +216,7 @@ impl RopeTable {
     /// # Errors
     /// [`GpuError`] if it does not fit.
     pub fn upload(&self, gpu: &Gpu) -> Result<Buffer, GpuError> {
-        gpu.upload("rope table", &self.values, Purpose::Weights)
+        gpu.upload("rope table", &self.values, Purpose::Activations)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shared helpers of the cross-crate tests.
 
 pub mod checksum;
+pub mod converted;
 pub mod decoder;
 pub mod families;
 pub mod golden;

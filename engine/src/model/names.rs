@@ -51,7 +51,10 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// llama.cpp's.
-    Gguf,
+    Gguf {
+        /// Norms follow each block of an encoder, and are called by it.
+        encoder: bool,
+    },
     /// Hugging Face transformers' for decoders; what stands before `embed_tokens` ("model.").
     HuggingFace {
         /// With its dot.
@@ -76,7 +79,7 @@ impl Naming {
         };
         let of_layer = |start: &str, name: &str| format!("{start}{layer}.{name}");
         Some(match self {
-            Self::Gguf => match role {
+            Self::Gguf { encoder } => match role {
                 Embed => "token_embd".into(),
                 Positions => "position_embd".into(),
                 TokenTypes => "token_types".into(),
@@ -86,6 +89,8 @@ impl Naming {
                 _ => of_layer(
                     "blk.",
                     match role {
+                        AttentionNorm if *encoder => "attn_output_norm",
+                        MlpNorm if *encoder => "layer_output_norm",
                         AttentionNorm => "attn_norm",
                         Q => "attn_q",
                         K => "attn_k",
@@ -169,7 +174,10 @@ mod tests {
         assert_eq!(name(false, Role::MlpNorm), post);
         assert_eq!(name(true, Role::PostAttentionNorm), post);
         assert_eq!(name(false, Role::PostAttentionNorm), None);
-        assert_eq!(Naming::Gguf.stem(Role::PostMlpNorm, 0).as_deref(), Some("blk.0.post_ffw_norm"));
+        let gguf = |encoder, role| Naming::Gguf { encoder }.stem(role, 0);
+        assert_eq!(gguf(false, Role::PostMlpNorm).as_deref(), Some("blk.0.post_ffw_norm"));
+        assert_eq!(gguf(false, Role::MlpNorm).as_deref(), Some("blk.0.ffn_norm"));
+        assert_eq!(gguf(true, Role::MlpNorm).as_deref(), Some("blk.0.layer_output_norm"));
         assert_eq!(scheme(false).stem(Role::Head, 0).as_deref(), Some("lm_head"));
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
     };
     Ok(Config {
         architecture,
-        naming: Naming::Gguf,
+        naming: Naming::Gguf { encoder },
         hidden,
         intermediate: keys.u32("feed_forward_length")?,
         layers,
@@ -141,13 +141,17 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
     })
 }
 
+/// The window of every layer; 0 where it sees everything. Every n-th layer of Gemma does.
 fn windows(keys: &Keys, architecture: Architecture, layers: u32) -> Result<Vec<u32>, ModelError> {
-    let window = keys.maybe_u32("attention.sliding_window")?.unwrap_or(0);
-    let slides = |layer: u32| match architecture {
-        Architecture::Gemma2 => layer.is_multiple_of(2),
-        Architecture::Gemma3 => layer % 6 < 5,
-        _ => true,
+    let (default_window, default_period) = match architecture {
+        Architecture::Gemma2 => (4096, 2),
+        Architecture::Gemma3 => (0, 6),
+        _ => return Ok(vec![keys.maybe_u32("attention.sliding_window")?.unwrap_or(0); layers as usize]),
     };
+    let window = keys.maybe_u32("attention.sliding_window")?.unwrap_or(default_window);
+    let period = keys.maybe_u32("attention.sliding_window_pattern")?.unwrap_or(default_period);
+    // A period of 0: every layer has the window.
+    let slides = |layer: u32| layer.checked_rem(period).is_none_or(|place| place + 1 < period);
     Ok((0..layers).map(|layer| if slides(layer) { window } else { 0 }).collect())
 }
 

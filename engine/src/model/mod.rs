@@ -6,6 +6,7 @@
 //! [`Config`] says in one vocabulary what GGUF metadata and `config.json` say in two; [`names`] knows what tensors are called;
 //! [`Weights`] reads, rotates and compresses them one at a time; [`Context`] holds what a decoder remembers of a text.
 
+mod basis;
 pub mod config;
 mod context;
 mod decoder;
@@ -23,4 +24,4 @@ pub use decoder::{Decoder, Head, Observer};
 pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};
-pub use weights::{TensorReport, Weights};
+pub use weights::{ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};

@@ -3,16 +3,18 @@
 //! In: a checkpoint, a recipe, a rotation. Out: [`Packed`] matrices and plain vectors by their [`Role`]; no more than one
 //! tensor is in memory at a time. What was done to each is in [`Weights::reports`].
 
-use std::collections::BTreeMap;
+mod rotated;
 
 use web_time::Instant;
 
 use super::ModelError;
+use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
-use super::rotate::Orthogonal;
 use crate::codec::{CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, decode_f32};
+
+pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
 
 /// What became of one matrix.
 #[derive(Clone, Debug)]
@@ -41,18 +43,9 @@ pub struct Weights {
     encode_seconds: f64,
 }
 
-/// The change of basis: of the residual stream, and of every head's values.
-struct Basis {
-    seed: u64,
-    residual: Orthogonal,
-    /// By layer.
-    values: BTreeMap<u32, Orthogonal>,
-}
-
 impl Weights {
     /// The tensors of `checkpoint`. `recipe`: how to compress matrices (`None`: as they are stored). `rotation`: the seed of a
-    /// random orthogonal change of basis, with the norms folded into the matrices, which leaves the model's function unchanged
-    /// (SliceGPT, arXiv 2401.15024; QuaRot, arXiv 2404.00456); without a recipe, matrices are then f32.
+    /// random orthogonal change of basis, which leaves the model's function unchanged; without a recipe, matrices are then f32.
     ///
     /// # Errors
     /// [`ModelError::Rotation`] where the architecture has norms that do not commute with a rotation; lists of packed tensors
@@ -63,19 +56,10 @@ impl Weights {
         recipe: Option<Recipe>,
         rotation: Option<u64>,
     ) -> Result<Self, ModelError> {
-        use super::Architecture::{Bert, Gemma2, Gemma3};
-        let refuse = |why| {
-            let architecture = config.architecture.name().to_owned();
-            Err(ModelError::Rotation { architecture, why })
-        };
-        let basis = match (rotation, config.architecture) {
-            (None, _) => None,
-            (Some(_), Gemma2 | Gemma3) => return refuse("the norms after its blocks cannot be folded into matrices"),
-            (Some(_), Bert) => return refuse("its norms subtract the mean, which a rotation does not keep"),
-            (Some(seed), _) => {
-                Some(Basis { seed, residual: Orthogonal::new(config.hidden as usize, seed), values: BTreeMap::new() })
-            }
-        };
+        let basis = rotation
+            .map(|seed| Basis::new(config, seed))
+            .transpose()
+            .map_err(|why| ModelError::Rotation { architecture: config.architecture.name().to_owned(), why })?;
         let stored = Stored::of(checkpoint)?;
         Ok(Self { config: config.clone(), stored, recipe, basis, reports: Vec::new(), encode_seconds: 0.0 })
     }
@@ -125,26 +109,10 @@ impl Weights {
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`], or what a codec refuses.
     pub fn matrix(&mut self, role: Role, layer: u32, rows: u32, cols: u32) -> Result<Packed, ModelError> {
-        // A rotation folds the last norm into the output projection, so that it is no longer the embedding table.
-        let source = if role == Role::Head && !self.has(Role::Head, 0) { Role::Embed } else { role };
-        let tensor = match self.find(source, layer, "weight") {
-            Some(tensor) => tensor.clone(),
-            None => return Err(self.missing(source, layer, "weight")),
-        };
-        let shape = [u64::from(rows), u64::from(cols)];
-        if tensor.shape != shape {
-            return Err(ModelError::TensorShape {
-                model: self.model(),
-                tensor: tensor.name,
-                found: tensor.shape,
-                expected: shape.to_vec(),
-            });
-        }
-        let failed = |error| ModelError::Codec { tensor: tensor.name.clone(), error };
-        let packed = self.stored.load(&tensor.name).map_err(failed)?;
-        let packed = packed.ok_or_else(|| self.missing(source, layer, "weight"))?;
+        let (name, packed) = self.stored_matrix(role, layer, [rows, cols])?;
+        let failed = |error| ModelError::Codec { tensor: name.clone(), error };
         let (rows, cols) = (rows as usize, cols as usize);
-        let choice = self.recipe_for(role).map(|recipe| recipe.choose(&tensor.name, rows, cols));
+        let choice = self.recipe_for(role).map(|recipe| recipe.choose(&name, rows, cols));
         let asked: Option<CodecRef> = match (&choice, &self.basis) {
             (Some(choice), _) => Some(choice.codec.clone()),
             (None, Some(_)) => Some(parse("f32").map_err(failed)?),
@@ -165,7 +133,7 @@ impl Weights {
             _ => (packed, None),
         };
         self.reports.push(TensorReport {
-            name: if source == role { tensor.name.clone() } else { format!("{} (as output)", tensor.name) },
+            name: if self.is_tied(role) { format!("{name} (as output)") } else { name },
             shape: [rows, cols],
             codec: packed.codec.name(),
             fallback_from: choice.and_then(|c| c.fallback_from),
@@ -175,13 +143,37 @@ impl Weights {
         Ok(packed)
     }
 
+    /// Whether a matrix is the embedding table, used a second time.
+    fn is_tied(&self, role: Role) -> bool {
+        role == Role::Head && !self.has(Role::Head, 0)
+    }
+
+    /// A matrix as it is stored, with its tensor's name.
+    fn stored_matrix(&self, role: Role, layer: u32, shape: [u32; 2]) -> Result<(String, Packed), ModelError> {
+        // A rotation folds the last norm into the output projection, so that it is no longer the embedding table.
+        let source = if self.is_tied(role) { Role::Embed } else { role };
+        let missing = || self.missing(source, layer, "weight");
+        let tensor = self.find(source, layer, "weight").ok_or_else(missing)?;
+        let shape = shape.map(u64::from);
+        if tensor.shape != shape {
+            return Err(ModelError::TensorShape {
+                model: self.model(),
+                tensor: tensor.name.clone(),
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        let packed = self.stored.load(&tensor.name);
+        let packed = packed.map_err(|error| ModelError::Codec { tensor: tensor.name.clone(), error })?;
+        Ok((tensor.name.clone(), packed.ok_or_else(missing)?))
+    }
+
     /// A norm's weights as they are applied.
     ///
     /// # Errors
     /// As [`Weights::matrix`].
     pub fn norm(&self, role: Role, layer: u32, len: u32) -> Result<Vec<f32>, ModelError> {
-        let folded = matches!(role, Role::AttentionNorm | Role::MlpNorm | Role::FinalNorm);
-        if folded && self.basis.is_some() {
+        if Basis::folds(role) && self.basis.is_some() {
             return Ok(vec![1.0; len as usize]);
         }
         self.stored_norm(role, layer, len)
@@ -201,8 +193,8 @@ impl Weights {
     /// As [`Weights::matrix`].
     pub fn bias(&mut self, role: Role, layer: u32, len: u32) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(mut values) = self.vector(role, layer, "bias", len)? else { return Ok(None) };
-        if matches!(role, Role::V | Role::Qkv | Role::O | Role::Down) {
-            self.rotate_outputs(role, layer, &mut values, 1);
+        if let Some(basis) = &mut self.basis {
+            basis.turn_outputs(role, layer, &mut values, 1);
         }
         Ok(Some(values))
     }
@@ -249,64 +241,17 @@ impl Weights {
         Ok(Some(values))
     }
 
-    /// Folds the norm before a matrix into it, and turns its inputs and outputs into the new basis.
+    /// Turns a matrix into the new basis, if there is one.
     fn change_basis(&mut self, role: Role, layer: u32, w: &mut [f32], cols: usize) -> Result<(), ModelError> {
         if self.basis.is_none() {
             return Ok(());
         }
-        let norm = match role {
-            Role::Q | Role::K | Role::V | Role::Qkv => Some(Role::AttentionNorm),
-            Role::Gate | Role::Up | Role::GateUp => Some(Role::MlpNorm),
-            Role::Head => Some(Role::FinalNorm),
-            _ => None,
-        };
-        if let Some(norm) = norm {
-            let scale = self.stored_norm(norm, layer, self.config.hidden)?;
-            for row in w.chunks_exact_mut(cols) {
-                row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
-            }
+        let norm =
+            Basis::norm_before(role).map(|norm| self.stored_norm(norm, layer, self.config.hidden)).transpose()?;
+        if let Some(basis) = &mut self.basis {
+            basis.turn(role, layer, w, cols, norm.as_deref());
         }
-        if (norm.is_some() || role == Role::Embed)
-            && let Some(basis) = &self.basis
-        {
-            basis.residual.rotate_columns(w, cols, 0);
-        }
-        if role == Role::O {
-            let (dim, heads) = (self.config.head_dim, self.config.heads);
-            let values = self.value_basis(layer);
-            if let Some(values) = values {
-                (0..heads).for_each(|head| values.rotate_columns(w, cols, (head * dim) as usize));
-            }
-        }
-        self.rotate_outputs(role, layer, w, cols);
         Ok(())
-    }
-
-    /// Turns the outputs of a matrix (or its bias, with one column) into the new basis.
-    fn rotate_outputs(&mut self, role: Role, layer: u32, w: &mut [f32], cols: usize) {
-        let (dim, kv_heads) = (self.config.head_dim, self.config.kv_heads);
-        let first_value = if role == Role::Qkv { self.config.q_width() + self.config.kv_width() } else { 0 };
-        match role {
-            Role::V | Role::Qkv => {
-                if let Some(values) = self.value_basis(layer) {
-                    (0..kv_heads).for_each(|head| values.rotate_rows(w, cols, (first_value + head * dim) as usize));
-                }
-            }
-            Role::O | Role::Down => {
-                if let Some(basis) = &self.basis {
-                    basis.residual.rotate_rows(w, cols, 0);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The rotation of a layer's values, which the output projection undoes.
-    fn value_basis(&mut self, layer: u32) -> Option<&Orthogonal> {
-        let dim = self.config.head_dim as usize;
-        let basis = self.basis.as_mut()?;
-        let seed = basis.seed.wrapping_add(1 + u64::from(layer));
-        Some(basis.values.entry(layer).or_insert_with(|| Orthogonal::new(dim, seed)))
     }
 }
 

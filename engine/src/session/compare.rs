@@ -34,7 +34,7 @@ pub(super) async fn compare(
     let dense = codec::Recipe::parse(&command.dense)?;
     let recipes = command.recipes.iter().map(read_recipe).collect::<Result<Vec<_>, _>>()?;
     let mut model = inspect::model(&Stored::of(&checkpoint)?);
-    model.rotation = command.rotation.map(|r| r.seed);
+    model.rotation = command.rotation.map(|r| r.seed).or(model.rotation);
     let mut report = report::Comparison {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         device: device(gpu, limits),

@@ -1,14 +1,19 @@
 //! Writes a compressed model: every weight matrix in the codec its recipe chooses, everything else as it was.
 //!
-//! In: a checkpoint and a recipe. Out: a GGUF file, where every codec has a type there and the model comes from GGUF, or a
-//! safetensors file that carries the model's metadata and tokenizer in itself (`format::embed`, `codec::Stored`).
+//! In: a checkpoint, a recipe, perhaps a rotation. Out: a GGUF file, where every codec has a type there and the model comes
+//! from GGUF, or a safetensors file that carries the model's metadata and tokenizer in itself (`format::embed`,
+//! `codec::Stored`). Of a rotated model the norms are written as ones, the output projection is a matrix of its own, and the
+//! metadata say the seed.
 
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 use std::path::Path;
 
 use super::report::{Fallback, TensorError, Weights};
-use crate::codec::{CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor};
+use crate::codec::{CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor, parse};
 use crate::format::{AtomicFile, CheckpointWriter, Dtype, FormatError, Meta, TensorInfo, embed};
+use crate::model::names::Role;
+use crate::model::{self, ModelError, ROTATION_KEY, Rotated};
 use crate::progress::{Cancelled, Monitor, Unit};
 
 /// Version of ggml's block layouts, which GGUF files with quantized tensors have to state.
@@ -27,6 +32,8 @@ pub(super) enum CompressError {
         "{model} comes from a Hugging Face folder, whose names and tokenizer GGUF cannot take over: write .safetensors"
     )]
     NotFromGguf { model: String },
+    #[error("{model} is rotated already (seed {seed}): leave --rotate out")]
+    RotatedTwice { model: String, seed: u64 },
     #[error("the recipe {recipe} changes no tensor of {model}: nothing would be compressed")]
     Nothing { recipe: String, model: String },
     #[error("tensor {tensor}: {source}")]
@@ -34,22 +41,42 @@ pub(super) enum CompressError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
+/// Where a tensor's values come from.
+#[derive(Debug, PartialEq)]
+enum Origin {
+    /// They stay as they are stored.
+    Kept,
+    /// The stored ones, encoded anew.
+    Stored,
+    /// The model's, rotated and encoded anew.
+    Rotated(Rotated),
+}
+
 /// What becomes of one tensor.
-struct Plan<'a> {
-    tensor: &'a StoredTensor,
+struct Plan {
+    tensor: StoredTensor,
     /// The codec it is written in.
     codec: Option<CodecRef>,
-    /// Whether it is encoded anew, or taken over as it is stored.
-    encode: bool,
+    origin: Origin,
     /// The codec that the recipe asked for, where another had to take its place.
     fallback_from: Option<String>,
     /// Places in the file: one for a plain type, else one for each plane.
     places: Vec<TensorInfo>,
+}
+
+/// A model's tensors in another basis.
+pub(super) struct Rotation {
+    /// Seed of the basis.
+    pub(super) seed: u64,
+    /// The model's tensors, rotated with it.
+    pub(super) weights: model::Weights,
 }
 
 /// A matrix that recipes apply to: two dimensions, and looked up or multiplied by.
@@ -76,21 +103,23 @@ fn holds_weights(tensor: &StoredTensor) -> bool {
     tensor.codec().is_some() || matches!(tensor.dtype, Some(Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2))
 }
 
-/// Compresses `stored` into `output` and says what became of the weights.
+/// Compresses `stored`, or what a rotation made of it, into `output` and says what became of the weights.
 pub(super) fn compress(
     stored: &Stored,
     recipe: &Recipe,
+    mut rotation: Option<Rotation>,
     output: &Path,
     monitor: &Monitor,
 ) -> Result<Weights, CompressError> {
     let name = output.display().to_string();
     let checkpoint = stored.checkpoint();
-    let mut plans = plan(stored, recipe);
-    if plans.iter().all(|plan| !plan.encode) {
+    let mut plans = plan(stored, recipe, rotation.as_mut())?;
+    if plans.iter().all(|plan| plan.origin == Origin::Kept) {
         let (recipe, model) = (recipe.name().to_owned(), checkpoint.name().to_owned());
         return Err(CompressError::Nothing { recipe, model });
     }
-    let metadata = lasting(checkpoint.meta());
+    let metadata = lasting(checkpoint.meta(), rotation.as_ref().map(|rotation| rotation.seed));
+    let mut source = Source { stored, rotation };
     let mut file = AtomicFile::create(output)?;
     let weights = match output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("gguf") => {
@@ -103,7 +132,7 @@ pub(super) fn compress(
             metadata.set("general.quantization_version", QUANTIZATION_VERSION);
             let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
             let writer = CheckpointWriter::gguf(&mut file, name, &metadata, &places)?;
-            write(stored, &plans, writer, monitor)?
+            write(&mut source, &plans, writer, monitor)?
         }
         Some("safetensors") => {
             let mut list = PackedList::default();
@@ -114,7 +143,7 @@ pub(super) fn compress(
             entries.extend(list.metadata().map(|text| (PACKED_KEY.to_owned(), text)));
             let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
             let writer = CheckpointWriter::safetensors(&mut file, name, &entries, &places)?;
-            write(stored, &plans, writer, monitor)?
+            write(&mut source, &plans, writer, monitor)?
         }
         _ => return Err(CompressError::Ending { output: name }),
     };
@@ -122,41 +151,76 @@ pub(super) fn compress(
     Ok(weights)
 }
 
-/// A model's metadata without what described its old file: packed tensors, one number for all types, parts.
-fn lasting(meta: &Meta) -> Meta {
+/// A model's metadata without what described its old file: packed tensors, one number for all types, parts. `rotation`: the seed
+/// its tensors are now rotated with.
+fn lasting(meta: &Meta, rotation: Option<u64>) -> Meta {
     let mut meta = meta.clone();
     match &mut meta {
         Meta::Gguf(metadata) => {
             for key in [PACKED_KEY, "general.file_type", "split.no", "split.count", "split.tensors.count"] {
                 metadata.remove(key);
             }
+            if let Some(seed) = rotation {
+                metadata.set(ROTATION_KEY, seed);
+            }
         }
-        Meta::HuggingFace { st_metadata, .. } => {
+        Meta::HuggingFace { config, st_metadata, .. } => {
             st_metadata.remove(PACKED_KEY);
+            if let Some(seed) = rotation {
+                st_metadata.insert(ROTATION_KEY.to_owned(), seed.to_string());
+                if let Some(config) = config.as_object_mut() {
+                    config.insert("tie_word_embeddings".to_owned(), false.into());
+                }
+            }
         }
     }
     meta
 }
 
-fn plan<'a>(stored: &'a Stored, recipe: &Recipe) -> Vec<Plan<'a>> {
-    let plan = |tensor: &'a StoredTensor| {
-        let matrix = tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape) && holds_weights(tensor));
-        let (codec, encode, fallback_from) = match matrix {
-            Some([rows, cols]) => {
+fn plan(stored: &Stored, recipe: &Recipe, rotation: Option<&mut Rotation>) -> Result<Vec<Plan>, CompressError> {
+    let mut tensors = stored.tensors().to_vec();
+    let mut rotated = HashMap::new();
+    if let Some(Rotation { weights, .. }) = rotation {
+        if let Some(seed) = model::rotation_of(stored.checkpoint()) {
+            return Err(CompressError::RotatedTwice { model: stored.checkpoint().name().to_owned(), seed });
+        }
+        rotated = weights.rotated()?;
+        if let Some(head) = weights.parted_head() {
+            rotated.insert(head.name.clone(), Rotated::Matrix(Role::Head, 0));
+            tensors.push(head);
+        }
+    }
+    let plan = |tensor: StoredTensor| {
+        let rotated = rotated.remove(&tensor.name);
+        if let Some(vector @ Rotated::Vector(_)) = rotated {
+            // Small, and no longer what a shorter type held exactly.
+            let (codec, origin) = (Some(parse("f32")?), Origin::Rotated(vector));
+            return Ok(Plan { tensor, codec, origin, fallback_from: None, places: Vec::new() });
+        }
+        let matrix =
+            tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape) && holds_weights(&tensor));
+        let (codec, origin, fallback_from) = match (matrix, rotated) {
+            (Some([rows, cols]), rotated) => {
                 let choice = recipe.choose(&tensor.name, rows, cols);
                 // What is stored in the codec already is not quantized a second time.
                 let same = tensor.encoding.eq_ignore_ascii_case(&choice.codec.name());
-                (Some(choice.codec), !same, choice.fallback_from)
+                let origin = match rotated {
+                    Some(rotated) => Origin::Rotated(rotated),
+                    None if same => Origin::Kept,
+                    None => Origin::Stored,
+                };
+                (Some(choice.codec), origin, choice.fallback_from)
             }
-            None => (tensor.codec(), false, None),
+            (None, Some(rotated)) => (Some(parse("f32")?), Origin::Rotated(rotated), None),
+            (None, None) => (tensor.codec(), Origin::Kept, None),
         };
-        Plan { tensor, codec, encode, fallback_from, places: Vec::new() }
+        Ok(Plan { tensor, codec, origin, fallback_from, places: Vec::new() })
     };
-    stored.tensors().iter().map(plan).collect()
+    tensors.into_iter().map(plan).collect()
 }
 
 /// A tensor's one place in a GGUF file.
-fn gguf_place(plan: &Plan<'_>) -> Result<TensorInfo, CompressError> {
+fn gguf_place(plan: &Plan) -> Result<TensorInfo, CompressError> {
     let name = &plan.tensor.name;
     let dtype = plan.dtype().filter(|dtype| dtype.ggml_id().is_some());
     let dtype = dtype.ok_or_else(|| CompressError::NotInGguf {
@@ -167,7 +231,7 @@ fn gguf_place(plan: &Plan<'_>) -> Result<TensorInfo, CompressError> {
 }
 
 /// A tensor's places in a safetensors file: itself where the format has its type, else its planes.
-fn safetensors_places(plan: &Plan<'_>, list: &mut PackedList) -> Result<Vec<TensorInfo>, CompressError> {
+fn safetensors_places(plan: &Plan, list: &mut PackedList) -> Result<Vec<TensorInfo>, CompressError> {
     let name = &plan.tensor.name;
     match (plan.dtype().filter(|dtype| dtype.safetensors_name().is_some()), &plan.codec) {
         (Some(dtype), _) => Ok(vec![place(name, &plan.tensor.shape, dtype)?]),
@@ -181,7 +245,7 @@ fn place(name: &str, shape: &[u64], dtype: Dtype) -> Result<TensorInfo, Compress
     Ok(TensorInfo::new(name, shape.to_vec(), dtype).map_err(size)?)
 }
 
-impl Plan<'_> {
+impl Plan {
     /// The type of model files that holds it.
     fn dtype(&self) -> Option<Dtype> {
         match &self.codec {
@@ -191,19 +255,40 @@ impl Plan<'_> {
     }
 }
 
+/// What the tensors are read from.
+struct Source<'a> {
+    stored: &'a Stored,
+    rotation: Option<Rotation>,
+}
+
+impl Source<'_> {
+    /// A tensor's values; `None` if the file has no such tensor.
+    fn values(&mut self, plan: &Plan) -> Result<Option<Vec<f32>>, CompressError> {
+        match (&plan.origin, &mut self.rotation) {
+            (Origin::Rotated(Rotated::Vector(values)), _) => Ok(Some(values.clone())),
+            (&Origin::Rotated(Rotated::Matrix(role, layer)), Some(Rotation { weights, .. })) => {
+                Ok(Some(weights.rotated_matrix(role, layer)?))
+            }
+            _ => Ok(self.stored.load(&plan.tensor.name)?.map(|packed| packed.decode())),
+        }
+    }
+}
+
 /// Writes every tensor to its places.
 fn write<W: Write + Seek>(
-    stored: &Stored,
-    plans: &[Plan<'_>],
+    source: &mut Source<'_>,
+    plans: &[Plan],
     mut writer: CheckpointWriter<W>,
     monitor: &Monitor,
 ) -> Result<Weights, CompressError> {
     let start = web_time::Instant::now();
     let mut weights = WeightsReport::default();
+    let stored = source.stored;
     for (done, plan) in plans.iter().enumerate() {
         monitor.step("compressing", done as u64, plans.len() as u64, Unit::Tensors)?;
         let name = &plan.tensor.name;
-        if let (Some(_), false, Some((info, bytes))) = (plan.dtype(), plan.encode, stored.checkpoint().tensor(name))
+        if let (Origin::Kept, Some(_), Some((info, bytes))) =
+            (&plan.origin, plan.dtype(), stored.checkpoint().tensor(name))
             && plan.places.len() == 1
             && plan.places[0].dtype == info.dtype
         {
@@ -211,20 +296,26 @@ fn write<W: Write + Seek>(
             weights.add(plan, &plan.tensor.encoding.to_ascii_lowercase(), bytes.len() as u64);
             continue;
         }
-        let Some(mut packed) = stored.load(name)? else { continue }; // listed, so it is there
-        if plan.encode
-            && let Some(codec) = &plan.codec
-        {
-            let original = packed.decode();
-            packed = codec
-                .encode(&original, packed.rows, packed.cols)
-                .map_err(|source| CompressError::Tensor { tensor: name.clone(), source })?;
-            weights.errors.push(TensorError {
-                tensor: name.clone(),
-                codec: codec.name(),
-                nmse: nmse(&original, &packed.decode()),
-            });
-        }
+        // Listed, so it is there.
+        let packed = match (&plan.origin, &plan.codec) {
+            (Origin::Kept, _) | (_, None) => {
+                let Some(packed) = stored.load(name)? else { continue };
+                packed
+            }
+            (_, Some(codec)) => {
+                let (Some(original), Some([rows, cols])) = (source.values(plan)?, plan.tensor.matrix()) else {
+                    continue;
+                };
+                let packed = codec
+                    .encode(&original, rows, cols)
+                    .map_err(|source| CompressError::Tensor { tensor: name.clone(), source })?;
+                if !matches!(plan.origin, Origin::Rotated(Rotated::Vector(_))) {
+                    let nmse = nmse(&original, &packed.decode());
+                    weights.errors.push(TensorError { tensor: name.clone(), codec: codec.name(), nmse });
+                }
+                packed
+            }
+        };
         let bytes = write_packed(&mut writer, plan, &packed)?;
         weights.add(plan, &packed.codec.name(), bytes);
     }
@@ -236,7 +327,7 @@ fn write<W: Write + Seek>(
 /// Writes a packed tensor: as the type that the file has for it, or plane by plane. Returns its bytes.
 fn write_packed<W: Write + Seek>(
     writer: &mut CheckpointWriter<W>,
-    plan: &Plan<'_>,
+    plan: &Plan,
     packed: &Packed,
 ) -> Result<u64, CompressError> {
     if let [place] = plan.places.as_slice()
@@ -276,7 +367,7 @@ struct WeightsReport {
 }
 
 impl WeightsReport {
-    fn add(&mut self, plan: &Plan<'_>, codec: &str, bytes: u64) {
+    fn add(&mut self, plan: &Plan, codec: &str, bytes: u64) {
         self.bytes += bytes;
         self.weights += plan.tensor.elements();
         self.fallbacks.extend(plan.fallback_from.iter().map(|asked| Fallback {

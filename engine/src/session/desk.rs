@@ -166,23 +166,32 @@ fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interr
 
 #[cfg(not(target_arch = "wasm32"))]
 fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
-    use super::compress::{CompressError, compress, keep_source};
+    use super::compress::{CompressError, Rotation, compress, keep_source};
+    use crate::model::{Config, Weights};
 
     let recipe = read_recipe(&command.recipe)?;
-    if command.rotation.is_some() {
-        return Err(fail("rotated models cannot be written yet: leave --rotate out"));
-    }
     if let Source::Path(source) = &command.source {
         keep_source(source, &command.output).map_err(fail)?;
     }
-    let stored = Stored::of(&open(command.source)?)?;
-    let weights = compress(&stored, &recipe, &command.output, &reporter.monitor).map_err(|error| match error {
+    let checkpoint = open(command.source)?;
+    let stored = Stored::of(&checkpoint)?;
+    let rotation = match command.rotation {
+        Some(super::Rotation { seed }) => {
+            let weights = Weights::new(&checkpoint, &Config::read(&checkpoint)?, None, Some(seed))?;
+            Some(Rotation { seed, weights })
+        }
+        None => None,
+    };
+    let mut model = inspect::model(&stored);
+    model.rotation = command.rotation.map(|r| r.seed).or(model.rotation);
+    let compressed = compress(&stored, &recipe, rotation, &command.output, &reporter.monitor);
+    let weights = compressed.map_err(|error| match error {
         CompressError::Cancelled(cancelled) => cancelled.into(),
         error => fail(error),
     })?;
     let output_bytes = std::fs::metadata(&command.output).map_or(0, |meta| meta.len());
     Ok(Report::Compress(report::Compressed {
-        model: inspect::model(&stored),
+        model,
         recipe: recipe.name().to_owned(),
         output: command.output.display().to_string(),
         output_bytes,

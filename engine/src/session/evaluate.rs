@@ -34,7 +34,8 @@ pub(super) async fn evaluate(
     let windows = &measured.windows;
     let context = windows.length();
     let mut model = inspect::model(&Stored::of(&checkpoint)?);
-    model.rotation = rotation;
+    let stored_rotation = model.rotation;
+    model.rotation = rotation.or(stored_rotation);
     let start = Instant::now();
     let (quality, against, against_quality) = match command.against {
         None => {
@@ -48,10 +49,11 @@ pub(super) async fn evaluate(
             let original = Original::record(original, windows, monitor).await?;
             let decoder = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?.0;
             let (records, drift) = original.compare(&decoder, windows, monitor).await?;
-            // In another basis the residual stream is another; its distance says nothing.
-            let drift = if rotation.is_some() { Vec::new() } else { drift };
-            let quality = measured.compared(&records, &drift)?;
             let other = inspect::model(&Stored::of(&other)?);
+            // In another basis the residual stream is another; its distance says nothing.
+            let same_basis = rotation.is_none() && stored_rotation == other.rotation;
+            let drift = if same_basis { drift } else { Vec::new() };
+            let quality = measured.compared(&records, &drift)?;
             (quality, Some(other), Some(measured.alone(original.likelihoods())?))
         }
     };

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::report::{Inspection, Model, TensorRow, TensorStatistics};
 use crate::codec::{CodecError, PACKED_KEY, Stored, StoredTensor};
 use crate::format::{GgufArray, GgufValue, Meta};
+use crate::model::rotation_of;
 use crate::progress::{Cancelled, Monitor};
 
 /// Longest metadata value shown, in characters.
@@ -41,7 +42,7 @@ pub(super) fn model(stored: &Stored) -> Model {
         architecture,
         parameters: stored.tensors().iter().map(StoredTensor::elements).fold(0, u64::saturating_add),
         file_bytes: checkpoint.file_bytes(),
-        rotation: None,
+        rotation: rotation_of(checkpoint),
     }
 }
 

@@ -55,7 +55,7 @@ impl Language {
         }
         let template = ChatTemplate::from_checkpoint(checkpoint)?;
         let mut model = inspect::model(&Stored::of(checkpoint)?);
-        model.rotation = rotation;
+        model.rotation = rotation.or(model.rotation);
         let positions = context.unwrap_or(DEFAULT_CONTEXT).min(config.max_positions);
         let weights = Weights::new(checkpoint, &config, recipe, rotation)?;
         let (decoder, weights) = Decoder::load(gpu, config, weights, checkpoint.name(), positions, monitor).await?;

@@ -73,7 +73,7 @@ pub struct Model {
     pub parameters: u64,
     /// Bytes of its files.
     pub file_bytes: u64,
-    /// Seed of the rotation applied before anything else.
+    /// Seed of the rotation applied before anything else, now or when the file was written.
     pub rotation: Option<u64>,
 }
 

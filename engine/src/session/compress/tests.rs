@@ -62,7 +62,7 @@ fn hugging_face() -> Stored {
 fn compressed(stored: &Stored, recipe: &str, name: &str) -> (Weights, Stored, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    let weights = compress(stored, &Recipe::parse(recipe).unwrap(), &path, &Monitor::none()).unwrap();
+    let weights = compress(stored, &Recipe::parse(recipe).unwrap(), None, &path, &Monitor::none()).unwrap();
     let back = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
     (weights, back, folder)
 }
@@ -170,11 +170,11 @@ fn a_hugging_face_folder_becomes_one_file() {
 fn a_compressed_model_can_be_compressed_again() {
     let (_, back, folder) = compressed(&gguf(), "nf4:block=32", "m.safetensors");
     let path = folder.path().join("again.gguf");
-    compress(&back, &Recipe::parse("q4_0").unwrap(), &path, &Monitor::none()).unwrap();
+    compress(&back, &Recipe::parse("q4_0").unwrap(), None, &path, &Monitor::none()).unwrap();
     let again = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
     is_identical(&again, &back, ["q4_0", "q4_0"]);
     has_the_metadata(&again);
-    let same = compress(&again, &Recipe::parse("q4_0").unwrap(), &folder.path().join("x.gguf"), &Monitor::none());
+    let same = compress(&again, &Recipe::parse("q4_0").unwrap(), None, &folder.path().join("x.gguf"), &Monitor::none());
     assert!(matches!(same, Err(CompressError::Nothing { .. })));
 }
 
@@ -183,7 +183,7 @@ fn what_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let message = |model: &Stored, recipe: &str, name: &str| {
         let recipe = Recipe::parse(recipe).unwrap();
-        compress(model, &recipe, &folder.path().join(name), &Monitor::none()).unwrap_err().to_string()
+        compress(model, &recipe, None, &folder.path().join(name), &Monitor::none()).unwrap_err().to_string()
     };
     assert!(message(&gguf(), "nf4:block=32", "m.gguf").contains("nf4:block=32 (for wide.weight) is no type of GGUF"));
     assert!(message(&gguf(), "q4_0", "m.bin").contains("neither the ending .gguf nor .safetensors"));
@@ -204,7 +204,7 @@ fn a_cancel_in_the_middle_leaves_the_old_file_and_nothing_else() {
                 switch.cancel()
             }
         });
-        let cancelled = compress(&gguf(), &Recipe::parse("q4_0").unwrap(), &path, &monitor);
+        let cancelled = compress(&gguf(), &Recipe::parse("q4_0").unwrap(), None, &path, &monitor);
         assert!(matches!(cancelled, Err(CompressError::Cancelled(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
     }
@@ -223,7 +223,8 @@ fn weights_that_are_no_numbers_are_named() {
     let stored = Stored::of(&Checkpoint::from_files(vec![file]).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("x.safetensors");
-    let error = compress(&stored, &Recipe::parse("q8_0").unwrap(), &output, &Monitor::none()).unwrap_err().to_string();
+    let error =
+        compress(&stored, &Recipe::parse("q8_0").unwrap(), None, &output, &Monitor::none()).unwrap_err().to_string();
     assert!(error.starts_with("tensor w: q8_0: weight [1, 8] is NaN"), "{error}");
     assert!(!output.exists());
 }
@@ -238,4 +239,81 @@ fn the_model_that_is_read_is_not_replaced() {
     assert!(keep_source(folder.path(), &other).is_ok());
     std::fs::write(&other, "").unwrap();
     assert!(keep_source(&model, &other).is_ok());
+}
+
+/// A Llama of one layer, whose output projection is its embedding table.
+fn llama() -> Checkpoint {
+    let mut metadata = GgufMetadata::new();
+    metadata.set("general.architecture", "llama".to_owned());
+    for (key, value) in [
+        ("vocab_size", 96),
+        ("embedding_length", 64),
+        ("feed_forward_length", 128),
+        ("block_count", 1),
+        ("context_length", 16),
+        ("attention.head_count", 2),
+        ("attention.head_count_kv", 1),
+        ("rope.dimension_count", 32),
+    ] {
+        metadata.set(format!("llama.{key}"), value as u32);
+    }
+    metadata.set("llama.attention.layer_norm_rms_epsilon", 1e-5f32);
+    let shapes: [(&str, &[u64]); 11] = [
+        ("token_embd.weight", &[96, 64]),
+        ("output_norm.weight", &[64]),
+        ("blk.0.attn_norm.weight", &[64]),
+        ("blk.0.attn_q.weight", &[64, 64]),
+        ("blk.0.attn_k.weight", &[32, 64]),
+        ("blk.0.attn_v.weight", &[32, 64]),
+        ("blk.0.attn_output.weight", &[64, 64]),
+        ("blk.0.ffn_norm.weight", &[64]),
+        ("blk.0.ffn_gate.weight", &[128, 64]),
+        ("blk.0.ffn_up.weight", &[128, 64]),
+        ("blk.0.ffn_down.weight", &[64, 128]),
+    ];
+    let tensors = shapes.map(|(name, shape)| TensorInfo::new(name, shape.to_vec(), Dtype::F32).unwrap());
+    let mut writer = CheckpointWriter::gguf(Cursor::new(Vec::new()), "m", &metadata, &tensors).unwrap();
+    for tensor in &tensors {
+        writer.write(&tensor.name, &bytes(tensor)).unwrap();
+    }
+    Checkpoint::from_files(vec![("m.gguf".to_owned(), writer.finish().unwrap().into_inner())]).unwrap()
+}
+
+fn rotation(checkpoint: &Checkpoint) -> Option<Rotation> {
+    let config = model::Config::read(checkpoint).unwrap();
+    Some(Rotation { seed: 5, weights: model::Weights::new(checkpoint, &config, None, Some(5)).unwrap() })
+}
+
+/// That rotated models compute the same is tested with whole models (`tests/tests/model_families.rs`).
+#[test]
+fn a_rotated_model_is_written_with_norms_of_one_and_an_output_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = llama();
+    let stored = Stored::of(&checkpoint).unwrap();
+    let recipe = Recipe::parse("f32").unwrap();
+    for name in ["m.gguf", "m.safetensors"] {
+        let path = folder.path().join(name);
+        compress(&stored, &recipe, rotation(&checkpoint), &path, &Monitor::none()).unwrap();
+        let written = Checkpoint::open(&path).unwrap();
+        let back = Stored::of(&written).unwrap();
+        assert_eq!(back.tensors().len(), stored.tensors().len() + 1);
+        assert_eq!(model::rotation_of(&written), Some(5));
+        let load = |stored: &Stored, name: &str| stored.load(name).unwrap().unwrap().decode();
+        for norm in ["output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"] {
+            assert_eq!(load(&back, norm), [1.0; 64], "{norm}");
+        }
+        // Products of rows stay what they were: between embeddings, and of the output with an embedding.
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let row = |values: &[f32], row: usize| values[64 * row..][..64].to_vec();
+        let (old, new) = (load(&stored, "token_embd.weight"), load(&back, "token_embd.weight"));
+        assert!((dot(&row(&old, 3), &row(&old, 90)) - dot(&row(&new, 3), &row(&new, 90))).abs() < 1e-6);
+        assert!(old.iter().zip(&new).any(|(a, b)| (a - b).abs() > 0.01));
+        let scaled: Vec<f32> =
+            row(&old, 3).iter().zip(load(&stored, "output_norm.weight")).map(|(a, b)| a * b).collect();
+        let output = load(&back, "output.weight");
+        assert!((dot(&scaled, &row(&old, 90)) - dot(&row(&output, 3), &row(&new, 90))).abs() < 1e-6);
+
+        let again = compress(&back, &recipe, rotation(&written), &folder.path().join("x.gguf"), &Monitor::none());
+        assert!(matches!(again, Err(CompressError::RotatedTwice { seed: 5, .. })));
+    }
 }

@@ -115,6 +115,9 @@ pub async fn continue_text(
         decode_seconds: 0.0,
         decode_steps: 0,
     };
+    if options.tokens == 0 {
+        return Ok(out);
+    }
     let start = Instant::now();
     monitor.step("reading the prompt", 0, prompt.len() as u64, Unit::Tokens)?;
     let mut rec = gpu.record();

@@ -196,7 +196,9 @@ fn decoder(checkpoint: &Checkpoint, fields: Fields, architecture: Architecture) 
 /// The window of every layer; 0 where it sees everything.
 fn windows(fields: Fields, architecture: Architecture, layers: u32) -> Result<Vec<u32>, ModelError> {
     let Some(window) = fields.maybe_u32("sliding_window")? else { return Ok(vec![0; layers as usize]) };
-    if fields.bool("use_sliding_window")? == Some(false) {
+    let qwen = matches!(architecture, Architecture::Qwen2 | Architecture::Qwen3);
+    // Qwen names a window in every configuration and says elsewhere whether it is used.
+    if !fields.bool("use_sliding_window")?.unwrap_or(!qwen) {
         return Ok(vec![0; layers as usize]);
     }
     if let Some(types) = fields.get("layer_types") {
@@ -213,7 +215,7 @@ fn windows(fields: Fields, architecture: Architecture, layers: u32) -> Result<Ve
         Some(pattern) => Some(pattern),
         None => fields.maybe_u32("_sliding_window_pattern")?,
     };
-    let first_with_window = fields.maybe_u32("max_window_layers")?.unwrap_or(0);
+    let first_with_window = fields.maybe_u32("max_window_layers")?.unwrap_or(28);
     let slides = |layer: u32| match architecture {
         Architecture::Gemma2 => layer.is_multiple_of(2),
         Architecture::Gemma3 => !(layer + 1).is_multiple_of(pattern.unwrap_or(6).max(1)),

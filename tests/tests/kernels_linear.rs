@@ -35,6 +35,8 @@ const MODULES: &[&str] = &[
     "nf4",
     "fp4",
     "uniform:bits=3",
+    "sparse24",
+    "bitmap",
 ];
 
 /// Every codec module with every set of its options.
@@ -45,6 +47,7 @@ fn recipes() -> Vec<String> {
             ["block=256", "block=64,double=off", "block=128,double=off"].map(|options| format!("{kind}:{options}")),
         );
     }
+    all.extend(["sparse24:values=f16", "bitmap:keep=30", "bitmap:keep=91,values=f16"].map(str::to_owned));
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [16, 32, 64, 256] {
             all.push(format!("uniform:bits={bits},group={group}"));

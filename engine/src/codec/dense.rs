@@ -18,11 +18,12 @@ pub(super) enum Dense {
 
 impl Dense {
     /// Bytes of a weight.
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    fn get(self, bytes: &[u8], col: usize) -> f32 {
+    /// Weight `col` of a row's bytes.
+    pub(super) fn get(self, bytes: &[u8], col: usize) -> f32 {
         let [b0, b1] = [bytes[col * self.bytes()], bytes[col * self.bytes() + 1]];
         match self {
             Self::F32 => f32::from_le_bytes([b0, b1, bytes[col * 4 + 2], bytes[col * 4 + 3]]),
@@ -31,7 +32,8 @@ impl Dense {
         }
     }
 
-    fn put(self, bytes: &mut [u8], col: usize, value: f32) {
+    /// Rounds weight `col` into a row's bytes; too large ones become infinite.
+    pub(super) fn put(self, bytes: &mut [u8], col: usize, value: f32) {
         let at = col * self.bytes();
         match self {
             Self::F32 => bytes[at..at + 4].copy_from_slice(&value.to_le_bytes()),

@@ -23,6 +23,8 @@ pub enum CodecError {
     NonFinite { codec: String, row: usize, col: usize, value: f32 },
     #[error("{codec}: weight [{row}, {col}] = {value:e} is too large for its scale format")]
     TooLarge { codec: String, row: usize, col: usize, value: f32 },
+    #[error("{codec}: rows of {cols} weights are too long, {most} is the most")]
+    TooWide { codec: String, cols: usize, most: usize },
     #[error("{codec}: {found} bytes where {rows} x {cols} weights take {expected}")]
     Bytes { codec: String, rows: usize, cols: usize, expected: usize, found: usize },
     #[error("{codec}: plane {plane} does not have the layout of {rows} x {cols} weights")]

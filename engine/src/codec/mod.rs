@@ -10,6 +10,7 @@
 //! `spec.rs`.
 
 mod absmax;
+mod bitmap;
 mod bits;
 mod dense;
 mod error;
@@ -37,6 +38,7 @@ mod q6_k;
 mod q8_0;
 mod recipe;
 pub(crate) mod rows;
+mod sparse24;
 mod spec;
 mod stored;
 #[cfg(test)]

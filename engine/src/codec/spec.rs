@@ -35,6 +35,8 @@ const CODECS: &[(&str, Build)] = &[
     ("uniform", super::uniform::build),
     ("nf4", |options| super::absmax::build(&super::nf4::NF4, options)),
     ("fp4", |options| super::absmax::build(&super::fp4::FP4, options)),
+    ("sparse24", super::sparse24::build),
+    ("bitmap", super::bitmap::build),
 ];
 
 /// Builds the codec of a block type, which has no options.
@@ -119,6 +121,20 @@ impl Options {
         }
     }
 
+    /// The number format of values that are kept: `values=bf16` (the default) or `values=f16`.
+    pub(super) fn values(&self) -> Result<Dense, CodecError> {
+        match self.get("values") {
+            None | Some(Some("bf16")) => Ok(Dense::Bf16),
+            Some(Some("f16")) => Ok(Dense::F16),
+            Some(value) => Err(CodecError::OptionValue {
+                codec: self.codec.into(),
+                option: "values".into(),
+                value: value.unwrap_or_default().into(),
+                valid: "bf16, f16".into(),
+            }),
+        }
+    }
+
     /// A switch: `name`, `name=on` or `name=off`.
     pub(super) fn switch(&self, name: &str, default: bool) -> Result<bool, CodecError> {
         match self.get(name) {
@@ -150,6 +166,8 @@ mod tests {
             ("nf4", "nf4:block=64"),
             ("nf4:block=64,double", "nf4:block=64"),
             ("fp4:double=off,block=4096", "fp4:block=4096,double=off"),
+            ("sparse24:values=f16", "sparse24:values=f16"),
+            ("bitmap:values=bf16,keep=30", "bitmap:keep=30"),
         ];
         for (given, canonical) in spellings {
             let codec = parse(given).unwrap();

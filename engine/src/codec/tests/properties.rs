@@ -7,7 +7,7 @@ use crate::codec::{CodecError, CodecRef, Packed, export_ggml, import, parse};
 use crate::format::{Dtype, GgmlType, TensorInfo};
 
 /// Every encoder, and the largest error of a weight it may make, in units of the largest magnitude of its block (of 256).
-const ENCODERS: [(&str, f32); 28] = [
+const ENCODERS: [(&str, f32); 32] = [
     ("f32", 0.0),
     ("f16", 0.0005),
     ("bf16", 0.004),
@@ -36,6 +36,11 @@ const ENCODERS: [(&str, f32); 28] = [
     ("nf4:block=32,double=off", 0.16),
     ("fp4:block=256", 0.18),
     ("fp4:block=64,double=off", 0.17),
+    // What is pruned is lost: up to the largest.
+    ("sparse24", 1.0),
+    ("sparse24:values=f16", 1.0),
+    ("bitmap:keep=25", 1.0),
+    ("bitmap:keep=75,values=f16", 1.0),
 ];
 
 fn encoders() -> impl Iterator<Item = (CodecRef, f32)> {

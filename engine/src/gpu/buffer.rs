@@ -37,12 +37,12 @@ pub(super) struct Accounting {
 }
 
 impl Accounting {
-    fn add(&self, purpose: Purpose, bytes: u64) {
+    pub(super) fn add(&self, purpose: Purpose, bytes: u64) {
         self.used[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
         self.peak.fetch_max(self.total(), Ordering::Relaxed);
     }
 
-    fn sub(&self, purpose: Purpose, bytes: u64) {
+    pub(super) fn sub(&self, purpose: Purpose, bytes: u64) {
         self.used[purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -84,20 +84,23 @@ pub(super) struct BufferInner {
 
 impl BufferInner {
     pub(super) fn new(gpu: &Gpu, raw: wgpu::Buffer, id: u64, size: u64, purpose: Purpose, pooled: bool) -> Self {
-        gpu.0.accounting.add(purpose, raw.size());
         let accounting = gpu.0.accounting.clone();
+        if !pooled {
+            accounting.add(purpose, raw.size()); // the pool's are counted as long as the pool has them
+        }
         Self { raw, id, size, purpose, pooled, gpu: Arc::downgrade(&gpu.0), accounting }
     }
 }
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
-        self.accounting.sub(self.purpose, self.raw.size());
-        if let Some(gpu) = self.gpu.upgrade() {
-            if self.pooled {
-                gpu.pool_return(self.raw.clone(), self.id);
-            } else {
-                gpu.forget_buffer(self.id);
+        match self.gpu.upgrade() {
+            Some(gpu) if self.pooled => gpu.pool_return(self.raw.clone(), self.id),
+            gpu => {
+                self.accounting.sub(self.purpose, self.raw.size());
+                if let Some(gpu) = gpu {
+                    gpu.forget_buffer(self.id);
+                }
             }
         }
     }

@@ -258,18 +258,27 @@ impl Gpu {
     /// [`GpuError::BufferTooLarge`] or [`GpuError::OutOfMemory`].
     pub fn storage(&self, label: &str, bytes: u64, purpose: Purpose) -> Result<Buffer, GpuError> {
         let size = bytes.max(4).next_multiple_of(4);
+        let raw = self.allocate(label, size)?;
+        Ok(Buffer(Arc::new(BufferInner::new(self, raw, self.next_id(), size, purpose, false))))
+    }
+
+    /// Makes room for `size` bytes, out of the pool's unused buffers if need be. The caller counts them.
+    fn allocate(&self, label: &str, size: u64) -> Result<wgpu::Buffer, GpuError> {
         let limit = self.0.limits.max_buffer_size;
         if size > limit {
             return Err(GpuError::BufferTooLarge { label: label.to_owned(), bytes: size, limit });
         }
-        let in_use = self.0.accounting.total();
+        let full = || self.0.memory_limit.is_some_and(|l| self.0.accounting.total() + size > l);
         let refuse = || GpuError::OutOfMemory {
             label: label.to_owned(),
             bytes: size,
-            in_use,
+            in_use: self.0.accounting.total(),
             limit: self.0.memory_limit.map_or("unknown".into(), |l| format!("{l} bytes")),
         };
-        if self.0.memory_limit.is_some_and(|l| in_use + size > l) {
+        if full() {
+            self.trim();
+        }
+        if full() {
             return Err(refuse());
         }
         let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -283,23 +292,25 @@ impl Gpu {
         if let Some(Some(_)) = futures::FutureExt::now_or_never(scope.pop()) {
             return Err(refuse());
         }
-        Ok(Buffer(Arc::new(BufferInner::new(self, raw, self.next_id(), size, purpose, false))))
+        Ok(raw)
     }
 
-    /// An activation buffer of at least `bytes` from the pool. Its content is undefined.
+    /// An activation buffer of at least `bytes` from the pool. Its content is undefined, and what a recorder does with it must
+    /// be done within one recording: another one may get it as soon as it is dropped.
     ///
     /// # Errors
     /// As [`Gpu::storage`].
     pub fn scratch(&self, label: &str, bytes: u64) -> Result<Buffer, GpuError> {
-        // Size classes of an eighth of a power of two: at most 12.5 % unused.
-        let granule = (bytes.max(2048).next_power_of_two() / 8).max(256);
+        // Size classes of a sixteenth of a power of two: at most 12.5 % unused.
+        let granule = (bytes.max(4096).next_power_of_two() / 16).max(256);
         let class = bytes.max(4).next_multiple_of(granule);
         let free = lock(&self.0.pool).get_mut(&class).and_then(Vec::pop);
         let (raw, id) = match free {
             Some(found) => found,
             None => {
-                let fresh = self.storage(label, class, Purpose::Activations)?;
-                (fresh.0.raw.clone(), self.next_id())
+                let raw = self.allocate(label, class)?;
+                self.0.accounting.add(Purpose::Activations, class);
+                (raw, self.next_id())
             }
         };
         let size = bytes.max(4).next_multiple_of(4);
@@ -309,7 +320,10 @@ impl Gpu {
     /// Frees the pool's unused buffers.
     pub fn trim(&self) {
         let freed = std::mem::take(&mut *lock(&self.0.pool));
-        lock(&self.0.dead).extend(freed.into_values().flatten().map(|(_, id)| id));
+        for (raw, id) in freed.into_values().flatten() {
+            self.0.accounting.sub(Purpose::Activations, raw.size());
+            lock(&self.0.dead).push(id);
+        }
     }
 
     /// Makes a storage buffer with `data` in it, written in chunks.

@@ -16,7 +16,8 @@ pub struct Recorder {
     arena: Vec<u8>,
     /// Floating-point operations recorded since the last submission.
     work: u64,
-    /// Keeps buffers alive (and out of the pool) until the commands are submitted.
+    /// Keeps buffers alive until the commands are submitted. Not those of the pool: whoever gets one next writes it after
+    /// everything recorded here has read it, for commands run in the order in which they are recorded and submitted.
     held: Vec<Buffer>,
     timeline: Option<Timeline>,
     dispatches: u64,
@@ -101,7 +102,7 @@ impl Recorder {
             }
             pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         }
-        self.held.extend(bindings.iter().map(|b| b.1.buffer.clone()));
+        self.held.extend(bindings.iter().map(|b| &b.1.buffer).filter(|buffer| !buffer.0.pooled).cloned());
         self.dispatches += 1;
         Ok(())
     }
@@ -152,7 +153,7 @@ impl Recorder {
         self.pass = None;
         let encoder = encoder_of(&mut self.encoder, &self.gpu);
         encoder.copy_buffer_to_buffer(&from.0.raw, from_offset, &to.0.raw, to_offset, bytes);
-        self.held.extend([from.clone(), to.clone()]);
+        self.held.extend([from, to].into_iter().filter(|buffer| !buffer.0.pooled).cloned());
     }
 
     /// Fills a buffer with zeros.

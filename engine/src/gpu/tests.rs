@@ -96,6 +96,26 @@ fn scratch_buffers_are_reused() {
 }
 
 #[test]
+fn scratch_buffers_are_reused_within_a_recording_and_given_up_for_others() {
+    let gpu = gpu(GpuOptions { memory: Some(1 << 20), ..Default::default() });
+    let kernel = gpu.kernel("selftest/copy", &[("VEC", 1.into())]).unwrap();
+    let x = gpu.upload("x", &[1f32; 1000], Purpose::Activations).unwrap();
+    let y = gpu.storage("y", 4000, Purpose::Activations).unwrap();
+    let mut rec = gpu.record();
+    for scale in [2.0, 3.0, 4.0] {
+        let params = Params { n: 1000, scale, pad: [0; 2] };
+        let scratch = gpu.scratch("twice", 200_000).unwrap();
+        rec.dispatch(&kernel, &[("x", x.all()), ("y", scratch.slice(0, 4000))], &params, [16, 1, 1]).unwrap();
+        rec.dispatch(&kernel, &[("x", scratch.slice(0, 4000)), ("y", y.all())], &params, [16, 1, 1]).unwrap();
+    }
+    rec.submit().unwrap();
+    assert_eq!(pollster::block_on(gpu.read::<f32>(&y, 0, 1000)).unwrap(), [16.0; 1000]);
+    let in_pool = gpu.memory().total() - 8000;
+    assert!((200_000..225_001).contains(&in_pool), "{in_pool}");
+    assert!(gpu.storage("rest", (1 << 20) - 8000, Purpose::Weights).is_ok(), "the pool gives way");
+}
+
+#[test]
 fn a_lost_device_is_reported_not_fatal() {
     let gpu = gpu(GpuOptions::default());
     assert!(scale(&gpu, &[1.0], 1.0).is_ok());

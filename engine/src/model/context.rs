@@ -47,6 +47,12 @@ impl Workspace {
         [config.hidden, after, config.hidden, config.qkv_width(), q, q, config.intermediate]
     }
 
+    /// Bytes of all buffers.
+    pub(super) fn bytes(config: &Config, tokens: u32) -> u64 {
+        let floats: u64 = Self::widths(config).iter().map(|width| u64::from(*width)).sum();
+        4 * u64::from(tokens) * floats
+    }
+
     pub(super) fn new(gpu: &Gpu, config: &Config, tokens: u32) -> Result<Self, GpuError> {
         let [x, after, normed, qkv, q, attended, mlp] = Self::widths(config);
         let make =
@@ -63,7 +69,7 @@ impl Workspace {
     }
 }
 
-fn chunk_of(gpu: &Gpu, capacity: u32) -> u32 {
+pub(super) fn chunk_of(gpu: &Gpu, capacity: u32) -> u32 {
     capacity.min(if gpu.is_cpu() { CHUNK_SOFTWARE } else { CHUNK })
 }
 
@@ -101,13 +107,12 @@ impl Context {
         })
     }
 
-    /// Bytes of activations that a context takes, with the logits of one chunk's rows.
+    /// Bytes of activations that a context takes, with the logits of one token.
     pub fn activation_bytes(gpu: &Gpu, config: &Config, capacity: u32) -> u64 {
-        let chunk = u64::from(chunk_of(gpu, capacity));
-        let floats: u64 = Workspace::widths(config).iter().map(|w| u64::from(*w)).sum();
         let tables = if config.rope_local.is_some() { 2 } else { 1 };
         let rope = u64::from(capacity) * config.rope.rotary_dim as u64 * tables;
-        4 * (chunk * floats + rope + u64::from(capacity) + u64::from(config.vocab))
+        let rest = 4 * (rope + u64::from(capacity) + u64::from(config.vocab));
+        Workspace::bytes(config, chunk_of(gpu, capacity)) + rest
     }
 
     /// Positions there is room for.

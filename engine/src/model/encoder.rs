@@ -70,10 +70,7 @@ impl Encoder {
         monitor: &Monitor,
     ) -> Result<(Self, Weights), ModelError> {
         let tokens = config.max_positions;
-        // One layer's keys and values serve all.
-        let mut need = Need::of(gpu, &config, &weights, tokens);
-        need.kv_cache /= u64::from(config.layers);
-        check_fit(gpu, model, &config, &need, tokens)?;
+        check_fit(gpu, model, &config, &Need::of_encoder(&config, &weights), tokens)?;
         let w = &mut weights;
         let total = u64::from(config.layers) + 1;
         let hidden = config.hidden;

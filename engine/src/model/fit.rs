@@ -1,14 +1,19 @@
 //! Whether a model fits the device, said before anything is uploaded.
 
+use super::context::{Workspace, chunk_of};
 use super::names::Role;
 use super::{Config, Context, ModelError, Weights};
 use crate::gpu::Gpu;
+use crate::ops::attention::Attention;
 use crate::ops::rope::KvFormat;
+
+/// Bytes of the buffers that are too small to be listed: the sampler's, and what is bound where a kernel needs nothing.
+const SMALL: u64 = 4096;
 
 /// Bytes of GPU memory that a model needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Packed weights.
+    /// Packed weights, norms and biases.
     pub weights: u64,
     /// Keys and values.
     pub kv_cache: u64,
@@ -17,8 +22,28 @@ pub struct Need {
 }
 
 impl Need {
-    /// What a model needs whose context has room for `context` positions.
+    /// What a decoder needs whose context has room for `context` positions.
     pub fn of(gpu: &Gpu, config: &Config, weights: &Weights, context: u32) -> Self {
+        let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
+        Self {
+            weights: Self::of_weights(config, weights),
+            kv_cache: 2 * kv * u64::from(config.layers),
+            activations: Context::activation_bytes(gpu, config, context) + Self::passing(gpu, config, weights, context),
+        }
+    }
+
+    /// What an encoder needs: one layer's keys and values serve all.
+    pub fn of_encoder(config: &Config, weights: &Weights) -> Self {
+        let tokens = config.max_positions;
+        let ids_and_vector = 4 * (3 * u64::from(tokens) + u64::from(config.hidden));
+        Self {
+            weights: Self::of_weights(config, weights),
+            kv_cache: 2 * KvFormat::F32.cache_bytes(config.kv_heads, tokens, config.head_dim),
+            activations: Workspace::bytes(config, tokens) + ids_and_vector + SMALL,
+        }
+    }
+
+    fn of_weights(config: &Config, weights: &Weights) -> u64 {
         const IN_LAYERS: [Role; 9] =
             [Role::Q, Role::K, Role::V, Role::Qkv, Role::O, Role::Gate, Role::Up, Role::GateUp, Role::Down];
         const OUTSIDE: [Role; 3] = [Role::Embed, Role::Positions, Role::TokenTypes];
@@ -30,12 +55,18 @@ impl Need {
             IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer))
         };
         let layers: u64 = (0..config.layers).flat_map(in_layer).sum();
-        let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
-        Self {
-            weights: outside + head + layers,
-            kv_cache: 2 * kv * u64::from(config.layers),
-            activations: Context::activation_bytes(gpu, config, context),
-        }
+        outside + head + layers + weights.vector_bytes()
+    }
+
+    /// What comes and goes while a decoder writes: unfinished sums of attention, and gates that could not be stacked with the
+    /// matrix they belong to.
+    fn passing(gpu: &Gpu, config: &Config, weights: &Weights, context: u32) -> u64 {
+        let attention = Attention::causal(config.heads, config.kv_heads, config.head_dim);
+        let apart = (0..config.layers)
+            .any(|layer| weights.has(Role::Gate, layer) && !weights.alike(Role::Gate, Role::Up, layer));
+        let gates = if apart { 8 * u64::from(chunk_of(gpu, context)) * u64::from(config.intermediate) } else { 0 };
+        // The pool rounds sizes up by an eighth at most.
+        (attention.decode_scratch(gpu, context) + gates) * 9 / 8 + SMALL
     }
 
     /// All together.

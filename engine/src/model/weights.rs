@@ -86,22 +86,41 @@ impl Weights {
 
     /// Packed bytes of a matrix, without reading it; 0 if it is not there.
     pub fn bytes_of(&self, role: Role, layer: u32) -> u64 {
-        let tensor = match role {
-            Role::Head if self.basis.is_some() => {
-                self.find(role, layer, "weight").or(self.find(Role::Embed, 0, "weight"))
+        let Some((tensor, codec)) = self.planned(role, layer) else { return 0 };
+        match (codec, tensor.matrix()) {
+            (Some(codec), Some([rows, cols])) => {
+                codec.layout(cols).iter().map(|plane| 4 * plane.words(rows) as u64).sum()
             }
-            _ => self.find(role, layer, "weight"),
-        };
-        let Some((tensor, [rows, cols])) = tensor.and_then(|t| Some((t, t.matrix()?))) else { return 0 };
+            _ => 2 * tensor.elements(), // 8-bit floats become f16
+        }
+    }
+
+    /// Whether two matrices will be in one codec, so that they can be stacked.
+    pub fn alike(&self, a: Role, b: Role, layer: u32) -> bool {
+        let [a, b] = [a, b].map(|role| self.planned(role, layer).map(|(_, codec)| codec.map(|codec| codec.name())));
+        a == b
+    }
+
+    /// Bytes of all norms and biases.
+    pub fn vector_bytes(&self) -> u64 {
+        let vectors = self.stored.tensors().iter().filter(|tensor| tensor.shape.len() == 1);
+        vectors.map(|tensor| 4 * tensor.elements()).sum()
+    }
+
+    /// The tensor that a matrix is made of and the codec it will be in (`None`: the one of 16-bit floats).
+    fn planned(&self, role: Role, layer: u32) -> Option<(&StoredTensor, Option<CodecRef>)> {
+        let own = self.find(role, layer, "weight");
+        let tensor = match role {
+            Role::Head if self.basis.is_some() => own.or(self.find(Role::Embed, 0, "weight")),
+            _ => own,
+        }?;
+        let [rows, cols] = tensor.matrix()?;
         let codec = match (self.recipe_for(role), &self.basis) {
             (Some(recipe), _) => Some(recipe.choose(&tensor.name, rows, cols).codec),
             (None, Some(_)) => parse("f32").ok(),
             (None, None) => tensor.codec(),
         };
-        match codec {
-            Some(codec) => codec.layout(cols).iter().map(|plane| 4 * plane.words(rows) as u64).sum(),
-            None => 2 * tensor.elements(), // 8-bit floats become f16
-        }
+        Some((tensor, codec))
     }
 
     /// A matrix of `[rows, cols]`.

@@ -2,7 +2,7 @@
 
 use super::rope::KvCache;
 use super::{OpsError, Variant, holds, span};
-use crate::gpu::{BufferSlice, Recorder};
+use crate::gpu::{BufferSlice, Gpu, Recorder};
 
 /// Head sizes that the unrolled kernels exist for.
 pub const HEAD_DIMS: [u32; 15] = [16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128, 160, 192, 256];
@@ -67,6 +67,19 @@ impl Attention {
         let group = self.heads / self.kv_heads;
         let fits = |h: &u32| group.is_multiple_of(*h) && (!software || h * self.head_dim <= 384);
         [4, 3, 2].into_iter().find(fits).unwrap_or(1)
+    }
+
+    /// Bytes of scratch memory that [`decode`] takes with a cache of `ctx` positions.
+    pub fn decode_scratch(&self, gpu: &Gpu, ctx: u32) -> u64 {
+        let software = self.variant.software(gpu);
+        let (target, least) = fill(software);
+        let most = target.div_ceil(self.heads / self.heads_together(software)).min(ctx.div_ceil(least));
+        if most > 1 { self.partial_bytes(most) } else { 0 }
+    }
+
+    /// Bytes of the unfinished sums of `splits` parts of the keys.
+    fn partial_bytes(&self, splits: u32) -> u64 {
+        u64::from(splits) * u64::from(self.heads) * u64::from(self.head_dim / 4 + 1) * 16
     }
 }
 
@@ -189,9 +202,14 @@ struct Splits {
     keys: u32,
 }
 
+/// Workgroups that fill the device, and the fewest keys worth one.
+fn fill(software: bool) -> (u32, u32) {
+    if software { (SOFTWARE_WORKGROUPS, SOFTWARE_SPLIT) } else { (GPU_WORKGROUPS, DECODE_CHUNK) }
+}
+
 /// Enough splits to fill the device, none smaller than a chunk.
 fn split(keys: u32, groups: u32, software: bool) -> Splits {
-    let (target, least) = if software { (SOFTWARE_WORKGROUPS, SOFTWARE_SPLIT) } else { (GPU_WORKGROUPS, DECODE_CHUNK) };
+    let (target, least) = fill(software);
     let wanted = target.div_ceil(groups).clamp(1, keys.div_ceil(least).max(1));
     let keys_each = keys.div_ceil(wanted).next_multiple_of(least);
     Splits { count: keys.div_ceil(keys_each).max(1), keys: keys_each }
@@ -251,7 +269,8 @@ pub fn decode(
     if splits.count == 1 {
         return Ok(rec.dispatch(&kernel, &bindings(o), &params, grid)?);
     }
-    let bytes = u64::from(splits.count) * u64::from(a.heads) * u64::from(cols + 1) * 16;
+    // One size whatever the number of keys, so that the pool holds one buffer and not one for every number of splits.
+    let bytes = a.partial_bytes(splits.count).max(a.decode_scratch(rec.gpu(), cache.ctx));
     let partial = rec.gpu().scratch("attention splits", bytes)?;
     rec.dispatch(&kernel, &bindings(partial.all()), &params, grid)?;
     let combine = rec.gpu().kernel("attention/combine", &[])?;

@@ -9,3 +9,4 @@ pub mod hostile;
 pub mod kernel;
 pub mod models;
 pub mod scratch;
+pub mod talk;

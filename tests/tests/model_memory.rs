@@ -7,7 +7,6 @@ use tersor_engine::format::Checkpoint;
 use tersor_engine::generate::{ContinueOptions, Tokenizer, continue_text, warm_up};
 use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice};
 use tersor_engine::model::{Config, Context, Encoder, ModelError, Need, Weights};
-use tersor_engine::ops::sample::Sampling;
 use tersor_engine::progress::Monitor;
 use tersor_tests::converted::Converted;
 use tersor_tests::decoder::{Form, load, logits, try_load, worst};
@@ -88,7 +87,7 @@ fn what_is_let_in_has_room_to_the_end() {
     let prompt: Vec<u32> = (0..80).map(|i| i % 120).collect();
     // Ids are all that matters: any tokenizer with as many does.
     let tokenizer = Arc::new(Tokenizer::from_checkpoint(&models::open("tiny")).unwrap());
-    let options = ContinueOptions { sampling: Sampling::default(), tokens: 4, stop: Vec::new(), ignore_end: true };
+    let options = ContinueOptions { ignore_end: true, ..ContinueOptions::greedy(4) };
     let monitor = Monitor::none();
     for (checkpoint, rotation) in [
         (models::open("tiny"), None),

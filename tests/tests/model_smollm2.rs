@@ -11,7 +11,6 @@ use tersor_engine::generate::{ContinueOptions, Tokenizer, continue_text};
 use tersor_engine::gpu::{Gpu, Purpose, Tier};
 use tersor_engine::model::{Context, Decoder};
 use tersor_engine::ops::linear::Rows;
-use tersor_engine::ops::sample::Sampling;
 use tersor_engine::progress::Monitor;
 use tersor_tests::decoder::{Form, load, load_as};
 use tersor_tests::golden::{Tensors, asset, json};
@@ -139,12 +138,8 @@ fn greedy_continuations_are_the_references() {
             context.truncate(0);
             let (mut given, mut done, mut close) = (ids, 0, 0);
             while done < prompt.ids.len() {
-                let options = ContinueOptions {
-                    sampling: Sampling::default(),
-                    tokens: (prompt.ids.len() - done) as u32,
-                    stop: Vec::new(),
-                    ignore_end: true,
-                };
+                let options =
+                    ContinueOptions { ignore_end: true, ..ContinueOptions::greedy((prompt.ids.len() - done) as u32) };
                 let monitor = Monitor::none();
                 let found = continue_text(decoder, &mut context, &tokenizer, &given, &options, |_| (), &monitor);
                 let found = pollster::block_on(found).unwrap().ids();

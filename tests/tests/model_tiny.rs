@@ -6,7 +6,6 @@ use serde::Deserialize;
 use tersor_engine::eval::{self, Windows};
 use tersor_engine::generate::{ContinueOptions, Tokenizer, continue_text};
 use tersor_engine::model::Context;
-use tersor_engine::ops::sample::Sampling;
 use tersor_engine::progress::Monitor;
 use tersor_tests::decoder::{load, logits, worst};
 use tersor_tests::golden::{Tensors, asset, json};
@@ -67,12 +66,7 @@ fn it_computes_what_transformers_does() {
         }
 
         for expected in &golden.greedy {
-            let options = ContinueOptions {
-                sampling: Sampling::default(),
-                tokens: expected.ids.len() as u32,
-                stop: Vec::new(),
-                ignore_end: true,
-            };
+            let options = ContinueOptions { ignore_end: true, ..ContinueOptions::greedy(expected.ids.len() as u32) };
             let mut context = Context::new(&decoder, 256).unwrap();
             let prompt = tokenizer.encode(&expected.prompt, false).unwrap();
             let monitor = Monitor::none();

@@ -63,8 +63,7 @@ fn round(decoder: &Decoder, context: &mut Context, args: &Args) -> Result<Round,
     let prompt: Vec<u32> = (0..args.prompt).map(|i| (i * 977 + 13) % vocab).collect();
     context.truncate(0);
     let begin = Instant::now();
-    let mut rec = gpu.record();
-    let mut row = decoder.prefill(&mut rec, context, &prompt, &Monitor::none())?;
+    let (mut rec, mut row) = pollster::block_on(decoder.prefill(context, &prompt, &Monitor::none()))?;
     let mut found = Round { prefill: 0.0, decode: 0.0, host: 0.0, dispatches: 0 };
     let mut start = begin;
     for step in 0..=args.decode {

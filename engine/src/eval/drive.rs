@@ -159,10 +159,10 @@ impl<'a> Run<'a> {
         let length = ids.len() as u32;
         gpu.write(&self.ids, 0, ids);
         self.context.truncate(0);
-        let mut rec = gpu.record();
         let normed = gpu.scratch("normed", 4 * u64::from(self.context.chunk()) * u64::from(hidden))?;
         for (chunk, scored) in chunks(length, self.context.chunk()) {
             monitor.check()?;
+            let mut rec = gpu.record();
             let tokens = chunk.end - chunk.start;
             let residuals = keep.as_mut().and_then(|(_, residuals)| residuals.take());
             let mut observer = |rec: &mut crate::gpu::Recorder, layer: u32, x: &Buffer| match residuals {
@@ -183,8 +183,9 @@ impl<'a> Run<'a> {
                 let logits = Matrix::tight(&self.logits, vocab);
                 metrics::nll(&mut rec, &positions, &logits, (self.ids.all(), at + 1), (self.records.all(), at))?;
             }
+            rec.submit()?;
+            gpu.idle().await?;
         }
-        rec.submit()?;
         Ok(metrics::read_likelihoods(gpu, &self.records, 0, length - 1).await?)
     }
 }
@@ -286,9 +287,9 @@ impl Original {
             monitor.step("comparing", window as u64, windows.count as u64, Unit::Windows)?;
             gpu.write(&run.ids, 0, windows.window(window));
             run.context.truncate(0);
-            let mut rec = gpu.record();
             for (chunk, scored) in chunks(windows.length, run.context.chunk()) {
                 monitor.check()?;
+                let mut rec = gpu.record();
                 let measure = same_shape && window == 0 && chunk.start == 0;
                 let mut observer = |rec: &mut crate::gpu::Recorder, layer: u32, x: &Buffer| {
                     let kept = self.residuals.layers.get(layer as usize).filter(|_| measure);
@@ -309,8 +310,9 @@ impl Original {
                     let (targets, records) = ((run.ids.all(), at + 1), (run.records.all(), at));
                     metrics::compare(&mut rec, &Positions::new(rows, vocab), &a, &b, targets, records)?;
                 }
+                rec.submit()?;
+                gpu.idle().await?;
             }
-            rec.submit()?;
             records.extend(metrics::read_comparisons(gpu, &run.records, 0, windows.length - 1).await?);
         }
         monitor.report("comparing", windows.count as u64, windows.count as u64, Unit::Windows);

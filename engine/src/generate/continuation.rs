@@ -28,6 +28,16 @@ pub struct ContinueOptions {
     pub stop: Vec<String>,
     /// Go on after the model has ended its text.
     pub ignore_end: bool,
+    /// The tokens that the context holds already: the repetition penalty sees them too.
+    pub before: Vec<u32>,
+}
+
+impl ContinueOptions {
+    /// The most probable tokens, until the model ends its text.
+    pub fn greedy(tokens: u32) -> Self {
+        let sampling = Sampling::default();
+        Self { sampling, tokens, stop: Vec::new(), ignore_end: false, before: Vec::new() }
+    }
 }
 
 /// Why a continuation ended.
@@ -79,14 +89,32 @@ impl Continuation {
     }
 }
 
-/// Continues the context by `prompt` and what the model makes of it; `on_step` sees every token as it comes.
-///
-/// The context must not be empty if `prompt` is.
+/// Continues the context by `prompt` and what the model makes of it; `on_step` sees every token as it comes. Its texts, joined,
+/// are the continuation's: where the model ends a text of which something was held back (it could have become a stop string),
+/// the token that ends it brings that.
 ///
 /// # Errors
 /// [`ModelError::ContextFull`] for a prompt that does not fit, [`ModelError::EmptyPrompt`], settings that make no sense,
-/// [`ModelError::Cancelled`], or what the device refuses.
+/// [`ModelError::Cancelled`], or what the device refuses. The context is then as before.
 pub async fn continue_text(
+    decoder: &Decoder,
+    context: &mut Context,
+    tokenizer: &Arc<Tokenizer>,
+    prompt: &[u32],
+    options: &ContinueOptions,
+    on_step: impl FnMut(&Step),
+    monitor: &Monitor,
+) -> Result<Continuation, ModelError> {
+    let before = context.len();
+    let result = run(decoder, context, tokenizer, prompt, options, on_step, monitor).await;
+    if result.is_err() {
+        // Its last positions may have been recorded but never computed.
+        context.truncate(before);
+    }
+    result
+}
+
+async fn run(
     decoder: &Decoder,
     context: &mut Context,
     tokenizer: &Arc<Tokenizer>,
@@ -99,15 +127,6 @@ pub async fn continue_text(
     if prompt.is_empty() {
         return Err(ModelError::EmptyPrompt);
     }
-    let gpu = decoder.gpu();
-    let vocab = decoder.config().vocab;
-    let sampler = Sampler::new(gpu, 1, RECENT as u32)?;
-    let logits = gpu.storage("logits", 4 * u64::from(vocab), Purpose::Activations)?;
-    let mut stream = StreamDecoder::new(
-        tokenizer.clone(),
-        StreamOptions { stop: options.stop.clone(), continues: true, ..Default::default() },
-    );
-    let mut seen = prompt.to_vec();
     let mut out = Continuation {
         steps: Vec::new(),
         stop: StopReason::Length,
@@ -118,10 +137,17 @@ pub async fn continue_text(
     if options.tokens == 0 {
         return Ok(out);
     }
+    let gpu = decoder.gpu();
+    let vocab = decoder.config().vocab;
+    let sampler = Sampler::new(gpu, 1, RECENT as u32)?;
+    let logits = gpu.storage("logits", 4 * u64::from(vocab), Purpose::Activations)?;
+    let mut stream = StreamDecoder::new(
+        tokenizer.clone(),
+        StreamOptions { stop: options.stop.clone(), continues: true, ..Default::default() },
+    );
+    let mut seen = [&options.before, prompt].concat();
     let start = Instant::now();
-    monitor.step("reading the prompt", 0, prompt.len() as u64, Unit::Tokens)?;
-    let mut rec = gpu.record();
-    let mut row = decoder.prefill(&mut rec, context, prompt, monitor)?;
+    let (mut rec, mut row) = decoder.prefill(context, prompt, monitor).await?;
     let mut first_token = None;
     loop {
         let recent = if options.sampling.repetition_penalty == 1.0 {
@@ -146,7 +172,14 @@ pub async fn continue_text(
         let token = sampled.token;
         if tokenizer.is_end(token) && !options.ignore_end {
             out.stop = StopReason::EndOfText;
-            break;
+            // What the stream held back is certain now.
+            if let Some(rest) = stream.finish() {
+                on_step(&Step { sampled, text: rest.clone() });
+                if let Some(last) = out.steps.last_mut() {
+                    last.text.push_str(&rest);
+                }
+            }
+            return Ok(out);
         }
         let mut step = Step { text: stream.push(token).unwrap_or_default(), sampled };
         let count = out.steps.len() as u32 + 1;
@@ -171,11 +204,6 @@ pub async fn continue_text(
         decoder.forward(&mut rec, context, sampler.records(), 0, 1, None)?;
         row = 0;
     }
-    // The model ended its text: what the stream held back is certain now.
-    if let (Some(rest), Some(last)) = (stream.finish(), out.steps.last_mut()) {
-        last.text.push_str(&rest);
-    }
-    Ok(out)
 }
 
 /// Tokens of a prompt for which the widest kernels are chosen, on software adapters and on GPUs.
@@ -197,8 +225,7 @@ pub async fn warm_up(decoder: &Decoder, context: &mut Context) -> Result<(), Mod
     let before = context.len();
     let sampler = Sampler::new(gpu, 1, 1)?;
     let logits = gpu.storage("logits", 4 * u64::from(vocab), Purpose::Activations)?;
-    let mut rec = gpu.record();
-    let row = decoder.prefill(&mut rec, context, &prompt, &Monitor::none())?;
+    let (mut rec, row) = decoder.prefill(context, &prompt, &Monitor::none()).await?;
     decoder.logits(&mut rec, context, row, 1, Rows::new(&logits, vocab))?;
     sampler.sample(&mut rec, &Sampling::default(), &logits, [0, vocab], 0, 0, 0)?;
     if context.len() < context.capacity() {

@@ -239,6 +239,12 @@ impl Gpu {
     /// # Errors
     /// The first complaint.
     pub fn check(&self) -> Result<(), GpuError> {
+        if lock(&self.0.fault).is_none() {
+            return Ok(());
+        }
+        // A device that was lost may complain of what it is asked to do before it says that it is lost.
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = self.0.device.poll(wgpu::PollType::Poll);
         let mut fault = lock(&self.0.fault);
         match &*fault {
             None => Ok(()),

@@ -179,29 +179,35 @@ impl Decoder {
         Ok(())
     }
 
-    /// Runs a prompt at the context's end, chunk by chunk; the logits of its last token are then to be had from
-    /// [`Decoder::logits`] with the row this returns.
+    /// Runs a prompt at the context's end, chunk by chunk; it can be cancelled between them. Returns a recorder with the last
+    /// chunk in it, and the row of it that [`Decoder::logits`] makes the last token's logits from.
     ///
     /// # Errors
-    /// [`ModelError::Token`], [`ModelError::ContextFull`], [`ModelError::Cancelled`], or what the device refuses.
-    pub fn prefill(
+    /// [`ModelError::Token`], [`ModelError::ContextFull`], [`ModelError::Cancelled`], or what the device refuses. After the
+    /// last two the context holds a part of the prompt, perhaps one that was never computed: truncate it.
+    pub async fn prefill(
         &self,
-        rec: &mut Recorder,
         context: &mut Context,
         ids: &[u32],
         monitor: &Monitor,
-    ) -> Result<u32, ModelError> {
+    ) -> Result<(Recorder, u32), ModelError> {
         self.check_tokens(ids)?;
         context.check_room(ids.len() as u64)?;
         self.gpu.write(&context.ids, 4 * u64::from(context.length), ids);
         let buffer = context.ids.clone();
-        let mut last = 0;
-        for piece in ids.chunks(context.chunk as usize) {
-            monitor.check()?;
-            last = piece.len() as u32 - 1;
-            self.forward(rec, context, &buffer, context.length, piece.len() as u32, None)?;
+        let mut done = 0;
+        loop {
+            monitor.step("reading the prompt", done as u64, ids.len() as u64, Unit::Tokens)?;
+            let count = (ids.len() - done).min(context.chunk as usize);
+            let mut rec = self.gpu.record();
+            self.forward(&mut rec, context, &buffer, context.length, count as u32, None)?;
+            done += count;
+            if done >= ids.len() {
+                return Ok((rec, (count as u32).saturating_sub(1)));
+            }
+            rec.submit()?;
+            self.gpu.idle().await?;
         }
-        Ok(last)
     }
 
     /// Refuses ids outside the vocabulary.

@@ -89,6 +89,9 @@ impl Run<'_> {
         let original = self.load(dense, &watched).await?;
         let (mut variant, original) = self.speak(original, &self.command.dense, &watched).await?;
         variant.memory = memory_since(self.gpu, &before);
+        // Whatever the file held, this is what the others are measured by.
+        variant.weights.tensors.clear();
+        variant.weights.encode_seconds = 0.0;
         let kept = match &self.text {
             Some(text) => {
                 let kept = Original::record(original.into_decoder(), &text.windows, &watched).await?;

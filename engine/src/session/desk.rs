@@ -20,8 +20,8 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(options: Options) -> Self {
-        Self { options, gpu: None, models: BTreeMap::new() }
+    pub(super) fn new(options: Options, gpu: Option<Gpu>) -> Self {
+        Self { options, gpu, models: BTreeMap::new() }
     }
 
     /// Carries out one command. A lost device is forgotten with its models, so that the next command opens another.

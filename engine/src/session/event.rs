@@ -51,6 +51,6 @@ impl EventKind {
 pub struct Failure {
     /// One sentence for people.
     pub message: String,
-    /// The device is gone: the session cannot go on and must be started anew.
+    /// The device is gone, and the loaded models with it: load them again, on the device that the session then opens.
     pub device_lost: bool,
 }

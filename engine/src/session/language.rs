@@ -119,7 +119,7 @@ impl Language {
         monitor: &Monitor,
     ) -> Result<(report::Generation, report::Speed), Interruption> {
         let s = &command.sampling;
-        let options = ContinueOptions {
+        let mut options = ContinueOptions {
             sampling: Sampling {
                 repetition_penalty: s.repetition_penalty,
                 temperature: s.temperature,
@@ -131,6 +131,7 @@ impl Language {
             tokens: command.tokens,
             stop: command.stop.clone(),
             ignore_end: false,
+            before: Vec::new(),
         };
         let common = self.remembered.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token must go through the layers for its logits.
@@ -138,6 +139,7 @@ impl Language {
         self.remembered.truncate(known);
         self.context.truncate(known as u32);
         let rest = &prompt[known..];
+        options.before.extend(&self.remembered);
         let found = continue_text(
             &self.decoder,
             &mut self.context,

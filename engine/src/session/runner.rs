@@ -7,8 +7,10 @@ use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use serde::{Deserialize, Serialize};
 
+use super::desk::Desk;
 use super::event::{Event, EventKind, Failure};
 use super::{Command, Options};
+use crate::gpu::Gpu;
 use crate::progress::{Cancel, Monitor};
 
 /// Names a command that was sent; unique within its session.
@@ -21,6 +23,9 @@ struct Job {
     command: Command,
     cancel: Cancel,
 }
+
+/// Where events go.
+type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The jobs that are not finished, with the switch that stops each.
 type Unfinished = Arc<Mutex<BTreeMap<JobId, Cancel>>>;
@@ -42,24 +47,40 @@ impl Session {
     ///
     /// Every event goes to `on_event`, called where the work happens, so it must be quick. The GPU is opened by the first
     /// command that needs it.
-    #[cfg(not(target_arch = "wasm32"))]
+    ///
+    /// # Errors
+    /// If the system gives no thread.
     pub fn start(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -> std::io::Result<Self> {
+        Self::begin(options, None, Arc::new(on_event))
+    }
+
+    /// [`Session::start`] on a device that is open already. Should it be lost, the next command opens another as `options` say.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub fn start_on(
+        gpu: Gpu,
+        options: Options,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        Self::begin(options, Some(gpu), Arc::new(on_event))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn begin(options: Options, gpu: Option<Gpu>, sink: Sink) -> std::io::Result<Self> {
         let (session, receiver) = Self::new();
         let unfinished = session.unfinished.clone();
         std::thread::Builder::new()
             .name("tersor-session".to_owned())
-            .spawn(move || pollster::block_on(work(options, receiver, unfinished, Arc::new(on_event))))?;
+            .spawn(move || pollster::block_on(work(Desk::new(options, gpu), receiver, unfinished, sink)))?;
         Ok(session)
     }
 
-    /// Starts a session: on a thread natively, on the event loop in a browser.
-    ///
-    /// Every event goes to `on_event`. The GPU is opened by the first command that needs it.
     #[cfg(target_arch = "wasm32")]
-    pub fn start(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -> std::io::Result<Self> {
+    fn begin(options: Options, gpu: Option<Gpu>, sink: Sink) -> std::io::Result<Self> {
         let (session, receiver) = Self::new();
         let unfinished = session.unfinished.clone();
-        wasm_bindgen_futures::spawn_local(work(options, receiver, unfinished, Arc::new(on_event)));
+        wasm_bindgen_futures::spawn_local(work(Desk::new(options, gpu), receiver, unfinished, sink));
         Ok(session)
     }
 
@@ -107,7 +128,7 @@ pub(super) enum Interruption {
 /// Where a job's events go.
 pub(super) struct Reporter {
     job: JobId,
-    sink: Arc<dyn Fn(Event) + Send + Sync>,
+    sink: Sink,
     /// Progress of, and the switch that stops, the job.
     pub(super) monitor: Monitor,
 }
@@ -119,13 +140,7 @@ impl Reporter {
     }
 }
 
-async fn work(
-    options: Options,
-    mut queue: UnboundedReceiver<Job>,
-    unfinished: Unfinished,
-    sink: Arc<dyn Fn(Event) + Send + Sync>,
-) {
-    let mut desk = super::desk::Desk::new(options);
+async fn work(mut desk: Desk, mut queue: UnboundedReceiver<Job>, unfinished: Unfinished, sink: Sink) {
     while let Some(Job { id, command, cancel }) = queue.next().await {
         let monitor = Monitor::new(cancel, {
             let sink = sink.clone();

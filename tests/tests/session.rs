@@ -1,0 +1,399 @@
+//! The protocol on the GPU, with the embedded model: what each command answers, how it is cancelled, and what goes on after
+//! failures.
+
+use std::time::{Duration, Instant};
+
+use tersor_engine::gpu::{Gpu, GpuOptions};
+use tersor_engine::session::report::{Comparison, Evaluation, Generated, Loaded, Stop};
+use tersor_engine::session::{
+    Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report, Role,
+    Sampling, Slot, Source, Text,
+};
+use tersor_tests::golden::asset;
+use tersor_tests::talk::{Talk, generate, load, options, tiny};
+
+const PROMPT: &str = "It is a truth universally acknowledged, that a";
+
+fn loaded(report: Report) -> Loaded {
+    let Report::Load(loaded) = report else { panic!("{report:?}") };
+    loaded
+}
+
+fn generated(report: Report) -> Generated {
+    let Report::Generate(generated) = report else { panic!("{report:?}") };
+    generated
+}
+
+fn write(talk: &Talk, command: Generate) -> Generated {
+    generated(talk.report(Command::Generate(command)))
+}
+
+/// A session with the model in slot 0.
+fn with_model(context: u32) -> Talk {
+    let talk = Talk::start(options());
+    talk.report(Command::Load(load(0, context)));
+    talk
+}
+
+fn heldout() -> Text {
+    let text = std::fs::read_to_string(asset("tiny/heldout.txt")).unwrap();
+    Text { name: "heldout.txt".to_owned(), text: text.chars().take(4000).collect() }
+}
+
+fn bert() -> Source {
+    let read = |file: &str| std::fs::read(tersor_tests::golden::path("families/bert").join(file)).unwrap();
+    Source::Files(["config.json", "model.safetensors"].map(|file| (file.to_owned(), read(file))).to_vec())
+}
+
+#[test]
+fn a_model_is_loaded_writes_and_is_unloaded() {
+    let talk = Talk::start(options());
+    let report = loaded(talk.report(Command::Load(load(0, 128))));
+    assert_eq!((report.context, report.chat), (128, false));
+    assert!(report.weights.bytes > 6_000_000 && report.memory.weights >= report.weights.bytes);
+    assert!(report.memory.kv_cache > 0 && report.memory.peak >= report.memory.weights + report.memory.kv_cache);
+    assert_eq!(report.weights.codecs[0].0, "bf16");
+
+    let kinds = talk.ask(Command::Generate(generate(0, PROMPT, 24)));
+    let tokens: Vec<(u32, String)> = kinds
+        .iter()
+        .filter_map(|kind| if let EventKind::Token { id, text } = kind { Some((*id, text.clone())) } else { None })
+        .collect();
+    let [.., EventKind::Report(report), EventKind::Done] = kinds.as_slice() else { panic!("{kinds:?}") };
+    let Generated { generation, speed } = generated(report.as_ref().clone());
+    assert_eq!(tokens.len(), 24);
+    assert_eq!(generation.text, tokens.iter().map(|(_, text)| text.as_str()).collect::<String>());
+    assert_eq!(generation.tokens, tokens.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    assert_eq!(generation.pieces.concat(), generation.text);
+    assert_eq!((generation.stop, speed.prefill_tokens, speed.decode_tokens), (Stop::Length, PROMPT.len() as u32, 23));
+    assert!(kinds.iter().any(|kind| matches!(kind, EventKind::Progress(p) if p.stage == "reading the prompt")));
+
+    let failure = talk.failure(Command::Generate(generate(7, PROMPT, 4)));
+    assert_eq!(
+        (failure.message.as_str(), failure.device_lost),
+        ("no model is loaded in slot 7: load one first", false)
+    );
+    assert!(matches!(talk.ask(Command::Unload(Slot(0))).as_slice(), [EventKind::Done]));
+    let failure = talk.failure(Command::Generate(generate(0, PROMPT, 4)));
+    assert!(failure.message.contains("slot 0"), "{}", failure.message);
+    // To free a slot that is free is no mistake.
+    assert!(matches!(talk.ask(Command::Unload(Slot(3))).as_slice(), [EventKind::Done]));
+}
+
+#[test]
+fn a_seed_decides_the_text() {
+    let talk = with_model(128);
+    let with_seed = |seed| {
+        let sampling = Sampling { temperature: 1.0, top_k: 40, seed, repetition_penalty: 1.1, ..Sampling::default() };
+        write(&talk, Generate { sampling, ..generate(0, PROMPT, 24) }).generation.text
+    };
+    let (one, two) = (with_seed(1), with_seed(2));
+    assert_eq!([with_seed(1), with_seed(2)], [one.clone(), two.clone()]);
+    assert_ne!(one, two);
+    for sampling in [
+        Sampling { temperature: -1.0, ..Sampling::default() },
+        Sampling { top_p: 0.0, ..Sampling::default() },
+        Sampling { repetition_penalty: f32::NAN, ..Sampling::default() },
+    ] {
+        let failure = talk.failure(Command::Generate(Generate { sampling, ..generate(0, PROMPT, 4) }));
+        let names = ["temperature", "top_p", "repetition_penalty"];
+        assert!(names.iter().any(|name| failure.message.contains(name)), "{}", failure.message);
+    }
+}
+
+/// What a context holds is not computed again, and makes no difference.
+#[test]
+fn a_second_turn_goes_on_from_the_first() {
+    let talk = with_model(512);
+    talk.report(Command::Load(load(1, 512)));
+    let sampling = Sampling { repetition_penalty: 1.3, ..Sampling::default() };
+    let turn = |slot, messages: &[Message]| {
+        let input = Input::Chat(messages.to_vec());
+        write(&talk, Generate { slot: Slot(slot), input, sampling: sampling.clone(), tokens: 20, stop: Vec::new() })
+    };
+    let says = |role, content: &str| Message { role, content: content.to_owned() };
+    let mut messages = vec![says(Role::User, "Who is Mr. Darcy?")];
+    let first = turn(0, &messages);
+    messages.push(says(Role::Assistant, &first.generation.text));
+    messages.push(says(Role::User, "And his friend?"));
+    let second = turn(0, &messages);
+    let fresh = turn(1, &messages);
+    assert_eq!(second.generation.text, fresh.generation.text);
+    let (reused, all) = (second.speed.prefill_tokens, fresh.speed.prefill_tokens);
+    // The reply's tokens but the last are there, and everything before them.
+    assert!(reused < 80 && all > reused + first.speed.prefill_tokens, "{reused} of {all} tokens were read");
+    // Another conversation finds no trace of this one.
+    let other = [says(Role::User, "Describe the garden.")];
+    assert_eq!(turn(0, &other).generation.text, turn(1, &other).generation.text);
+}
+
+#[test]
+fn stop_strings_end_a_text_and_are_no_part_of_it() {
+    let talk = with_model(256);
+    let whole = write(&talk, generate(0, PROMPT, 48)).generation.text;
+    let at = 20;
+    let stop = whole[at..at + 5].to_owned();
+    let expected = &whole[..whole.find(&stop).unwrap()];
+    let kinds =
+        talk.ask(Command::Generate(Generate { stop: vec!["never".to_owned(), stop], ..generate(0, PROMPT, 48) }));
+    let [.., EventKind::Report(report), EventKind::Done] = kinds.as_slice() else { panic!("{kinds:?}") };
+    let found = generated(report.as_ref().clone()).generation;
+    assert_eq!((found.text.as_str(), found.stop), (expected, Stop::StopString));
+    let events = kinds.iter().map(|kind| if let EventKind::Token { text, .. } = kind { text } else { "" });
+    assert_eq!(events.collect::<String>(), expected);
+}
+
+/// A model that ends its texts itself: what was held back for a stop string comes with the token that ends.
+#[test]
+fn the_end_of_a_text_brings_what_was_held_back() {
+    let talk = with_model(256);
+    let whole = write(&talk, generate(0, PROMPT, 48)).generation.text;
+    // A byte that comes first after a few others ends texts, the one before it could begin a stop string.
+    let bytes = whole.as_bytes();
+    let at = (8..bytes.len()).find(|&at| !bytes[..at].contains(&bytes[at])).unwrap();
+    let (end, expected) = (bytes[at], &whole[..at]);
+    let Source::Files(mut files) = tiny() else { panic!("tiny is embedded") };
+    let config = files.iter_mut().find(|(name, _)| name.ends_with("/config.json")).unwrap();
+    config.1 = String::from_utf8_lossy(&config.1)
+        .replace("\"eos_token_id\": null", &format!("\"eos_token_id\": {end}"))
+        .into();
+    talk.report(Command::Load(Load { source: Source::Files(files), ..load(1, 256) }));
+    let stop = vec![format!("{}{}!", &expected[expected.len() - 1..], char::from(end))];
+    let kinds = talk.ask(Command::Generate(Generate { stop, ..generate(1, PROMPT, 48) }));
+    let [.., EventKind::Report(report), EventKind::Done] = kinds.as_slice() else { panic!("{kinds:?}") };
+    let found = generated(report.as_ref().clone()).generation;
+    assert_eq!((found.text.as_str(), found.stop), (expected, Stop::EndOfText));
+    assert_eq!(found.pieces.concat(), expected);
+    assert_eq!(found.tokens.len(), expected.len());
+    let events = kinds.iter().map(|kind| if let EventKind::Token { text, .. } = kind { text } else { "" });
+    assert_eq!(events.collect::<String>(), expected);
+}
+
+#[test]
+fn a_context_has_its_limits() {
+    let talk = with_model(64);
+    let failure = talk.failure(Command::Generate(generate(0, &"long ".repeat(20), 4)));
+    for part in ["100 tokens do not fit", "of its 64 positions", "longer context (up to 1024)"] {
+        assert!(failure.message.contains(part), "{part} is not in: {}", failure.message);
+    }
+    let failure = talk.failure(Command::Generate(generate(0, "", 4)));
+    assert!(failure.message.contains("the prompt is empty"), "{}", failure.message);
+    // A text that fills the context ends there: 60 positions hold the prompt, the last token needs none.
+    let full = write(&talk, generate(0, &"word ".repeat(12), 40)).generation;
+    assert_eq!((full.stop, full.tokens.len()), (Stop::Context, 5));
+    assert!(write(&talk, generate(0, PROMPT, 0)).generation.tokens.is_empty());
+    // None of that has spoilt it.
+    let fresh = with_model(64);
+    assert_eq!(write(&talk, generate(0, PROMPT, 8)).generation, write(&fresh, generate(0, PROMPT, 8)).generation);
+}
+
+#[test]
+fn a_generation_is_cancelled_between_tokens_and_while_it_reads() {
+    let talk = with_model(1024);
+    let expected = write(&talk, generate(0, PROMPT, 12)).generation;
+    let job = talk.session.send(Command::Generate(generate(0, PROMPT, 900)));
+    let mut tokens = 0;
+    while tokens < 3 {
+        tokens += u32::from(matches!(talk.next(job), EventKind::Token { .. }));
+    }
+    talk.session.cancel(job);
+    let rest = talk.rest(job);
+    assert!(matches!(rest.last(), Some(EventKind::Cancelled)), "{rest:?}");
+    assert!(rest.iter().filter(|kind| matches!(kind, EventKind::Token { .. })).count() < 20, "{rest:?}");
+    assert_eq!(write(&talk, generate(0, PROMPT, 12)).generation, expected);
+
+    // In the middle of a prompt, which shares its beginning with what comes next.
+    let long = format!("{PROMPT}{}", heldout().text.replace('\n', " ").chars().take(850).collect::<String>());
+    let job = talk.session.send(Command::Generate(generate(0, &long, 4)));
+    let reads =
+        |kind: &EventKind| matches!(kind, EventKind::Progress(p) if p.stage == "reading the prompt" && p.done > 0);
+    while !reads(&talk.next(job)) {}
+    talk.session.cancel(job);
+    assert!(matches!(talk.rest(job).last(), Some(EventKind::Cancelled)));
+    let fresh = with_model(1024);
+    let [found, expected] = [&talk, &fresh].map(|talk| write(talk, generate(0, &long, 12)).generation);
+    assert_eq!(found, expected);
+}
+
+fn comparison(recipes: &[&str]) -> Compare {
+    Compare {
+        source: tiny(),
+        recipes: recipes.iter().map(|recipe| Recipe::Codec((*recipe).to_owned())).collect(),
+        dense: "f32".to_owned(),
+        rotation: None,
+        text: Some(heldout()),
+        context: 128,
+        windows: Some(2),
+        input: Some(Input::Prompt(PROMPT.to_owned())),
+        tokens: 16,
+    }
+}
+
+#[test]
+fn a_comparison_puts_the_original_first() {
+    let talk = Talk::start(options());
+    let Report::Compare(report) = talk.report(Command::Compare(comparison(&["f32", "q8_0", "uniform:bits=2"]))) else {
+        panic!("another report")
+    };
+    let Comparison { text, prompt, variants, .. } = report;
+    let text = text.unwrap();
+    assert_eq!((text.context, text.windows, text.positions), (128, 2, 254));
+    assert_eq!(prompt.as_deref(), Some(PROMPT));
+    let recipes: Vec<&str> = variants.iter().map(|variant| variant.recipe.as_str()).collect();
+    assert_eq!(recipes, ["f32", "f32", "q8_0", "uniform:bits=2"]);
+    let quality: Vec<_> = variants.iter().map(|variant| variant.quality.clone().unwrap()).collect();
+    assert!(quality[0].divergence.is_none());
+    let divergence: Vec<_> = quality[1..].iter().map(|quality| quality.divergence.clone().unwrap()).collect();
+
+    // The same model again: no difference whatever.
+    let same = &divergence[0];
+    assert_eq!((same.kl_divergence.mean, same.kl_divergence.max, same.same_top.value, same.flips), (0.0, 0.0, 1.0, 0));
+    assert_eq!((same.ln_perplexity_ratio.value, same.delta_p_rms), (0.0, 0.0));
+    assert_eq!(quality[1].perplexity.value, quality[0].perplexity.value);
+    assert_eq!(same.layers.len(), 4);
+    assert!(same.layers.iter().all(|layer| layer.nmse == 0.0 && layer.cosine > 0.999_999), "{:?}", same.layers);
+
+    // The fewer bits, the more is lost.
+    let kl = |i: usize| divergence[i].kl_divergence.mean;
+    assert!(0.0 < kl(1) && kl(1) < 0.01 && kl(2) > 5.0 * kl(1), "{} {}", kl(1), kl(2));
+    assert!(divergence[2].layers[3].nmse > divergence[1].layers[3].nmse);
+    assert!(quality[3].perplexity.value > quality[0].perplexity.value);
+    let bytes: Vec<u64> = variants.iter().map(|variant| variant.weights.bytes).collect();
+    assert!(bytes[0] == bytes[1] && bytes[1] > 3 * bytes[2] && bytes[2] > 2 * bytes[3], "{bytes:?}");
+    assert!(variants[0].weights.tensors.is_empty() && !variants[2].weights.tensors.is_empty());
+    for variant in &variants {
+        assert!(variant.memory.weights >= variant.weights.bytes, "{}: {:?}", variant.recipe, variant.memory);
+        let original = variants[0].generation.as_ref().unwrap();
+        let generation = variant.generation.as_ref().unwrap();
+        assert_eq!(generation.tokens.len(), 16);
+        let differs = generation.tokens.iter().zip(&original.tokens).position(|(a, b)| a != b);
+        assert_eq!(generation.first_difference, differs);
+        assert!(variant.speed.unwrap().decode_tokens == 15);
+    }
+    assert!(variants[3].generation.as_ref().unwrap().first_difference.is_some());
+}
+
+#[test]
+fn a_comparison_is_cancelled_and_bad_ones_are_refused_at_once() {
+    let talk = Talk::start(options());
+    for (command, part) in [
+        (Compare { dense: "nonsense".to_owned(), ..comparison(&["q8_0"]) }, "nonsense"),
+        (comparison(&["q8_0", "q9_9"]), "q9_9"),
+        (Compare { text: Some(Text { name: "short".into(), text: "a".into() }), ..comparison(&["q8_0"]) }, "short"),
+    ] {
+        let start = Instant::now();
+        let failure = talk.failure(Command::Compare(command));
+        assert!(failure.message.contains(part), "{part} is not in: {}", failure.message);
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    let job = talk.session.send(Command::Compare(Compare { windows: None, ..comparison(&["q8_0", "q4_0"]) }));
+    let compares = |kind: &EventKind| matches!(kind, EventKind::Progress(p) if p.stage == "q8_0 (2 of 3): comparing" && p.done > 0);
+    while !compares(&talk.next(job)) {}
+    talk.session.cancel(job);
+    let rest = talk.rest(job);
+    assert!(matches!(rest.last(), Some(EventKind::Cancelled)), "{rest:?}");
+    assert!(rest.len() < 8, "it went on: {rest:?}");
+    talk.report(Command::Load(load(0, 64)));
+}
+
+fn evaluation() -> Evaluate {
+    Evaluate {
+        source: tiny(),
+        recipe: None,
+        against: None,
+        rotation: None,
+        text: heldout(),
+        context: 256,
+        windows: Some(2),
+    }
+}
+
+#[test]
+fn an_evaluation_stands_alone_or_beside_another() {
+    let talk = Talk::start(options());
+    let evaluate = |command| {
+        let Report::Evaluate(report) = talk.report(Command::Evaluate(command)) else { panic!("another report") };
+        *report
+    };
+    let Evaluation { quality: alone, against, against_quality, text, .. } = evaluate(evaluation());
+    assert_eq!((text.positions, against.is_none(), against_quality.is_none()), (510, true, true));
+    assert!(alone.divergence.is_none());
+    // Tokens are bytes: perplexity and bits a byte say the same.
+    assert!((alone.bits_per_byte.unwrap() - alone.perplexity.value.log2()).abs() < 1e-9);
+    assert!((1.0..2.5).contains(&alone.bits_per_byte.unwrap()), "{alone:?}");
+
+    let beside = evaluate(Evaluate { against: Some(tiny()), ..evaluation() });
+    let divergence = beside.quality.divergence.unwrap();
+    assert_eq!((divergence.kl_divergence.max, divergence.flips), (0.0, 0));
+    assert_eq!(beside.against_quality.unwrap().perplexity, alone.perplexity);
+    assert_eq!(beside.against.unwrap().parameters, beside.model.parameters);
+
+    let coarse =
+        Evaluate { against: Some(tiny()), recipe: Some(Recipe::Codec("uniform:bits=2".into())), ..evaluation() };
+    let coarse = evaluate(coarse).quality;
+    assert!(coarse.divergence.unwrap().kl_divergence.mean > 0.01 && coarse.perplexity.value > alone.perplexity.value);
+}
+
+#[test]
+fn models_are_told_what_they_are_for() {
+    let talk = Talk::start(options());
+    let embed = Embed { source: tiny(), recipe: None, texts: vec!["a".to_owned()] };
+    let failure = talk.failure(Command::Embed(embed));
+    assert!(failure.message.contains("writes text") && failure.message.contains("encoders"), "{}", failure.message);
+    let failure = talk.failure(Command::Load(Load { source: bert(), ..load(0, 64) }));
+    assert!(failure.message.contains("encoder") && failure.message.contains("`embed`"), "{}", failure.message);
+    let failure = talk.failure(Command::Evaluate(Evaluate { source: bert(), ..evaluation() }));
+    assert!(failure.message.contains("encoder") && failure.message.contains("`compare`"), "{}", failure.message);
+    // Weights without a tokenizer.
+    let read = |file: &str| std::fs::read(tersor_tests::golden::path("families/llama").join(file)).unwrap();
+    let files = ["config.json", "model.safetensors"].map(|file| (file.to_owned(), read(file))).to_vec();
+    let failure = talk.failure(Command::Load(Load { source: Source::Files(files), ..load(0, 64) }));
+    assert!(failure.message.contains("tokenizer"), "{}", failure.message);
+}
+
+/// The device goes away while a text is written: an error that says so, and the next model has a device again.
+#[test]
+fn a_lost_device_is_replaced() {
+    let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env().unwrap())).unwrap();
+    let talk = Talk::on(gpu.clone(), options());
+    talk.report(Command::Load(load(0, 1024)));
+    let expected = write(&talk, generate(0, PROMPT, 8)).generation;
+    let job = talk.session.send(Command::Generate(generate(0, PROMPT, 900)));
+    while !matches!(talk.next(job), EventKind::Token { .. }) {}
+    gpu.destroy();
+    let rest = talk.rest(job);
+    let Some(EventKind::Failed(failure)) = rest.last() else { panic!("{rest:?}") };
+    assert!(failure.device_lost && failure.message.contains("load the model again"), "{failure:?}");
+    // The model went with the device.
+    let failure = talk.failure(Command::Generate(generate(0, PROMPT, 8)));
+    assert!(!failure.device_lost && failure.message.contains("no model is loaded"), "{failure:?}");
+    talk.report(Command::Load(load(0, 1024)));
+    assert_eq!(write(&talk, generate(0, PROMPT, 8)).generation, expected);
+}
+
+/// A device that is lost between two commands is noticed by the next.
+#[test]
+fn a_device_lost_in_silence_is_noticed() {
+    let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env().unwrap())).unwrap();
+    let talk = Talk::on(gpu.clone(), options());
+    talk.report(Command::Load(load(0, 64)));
+    gpu.destroy();
+    let failure = talk.failure(Command::Generate(generate(0, PROMPT, 8)));
+    assert!(failure.device_lost, "{failure:?}");
+    talk.report(Command::Load(load(0, 64)));
+    write(&talk, generate(0, PROMPT, 8));
+}
+
+#[test]
+fn after_a_refusal_a_smaller_model_loads() {
+    let talk = Talk::start(Options { memory: Some(8_000_000), ..options() });
+    let dense = Load { recipe: Some(Recipe::Codec("f32".into())), ..load(0, 128) };
+    let failure = talk.failure(Command::Load(dense));
+    for part in ["tiny", "of GPU memory", "8.0 MB are free", "fewer bits"] {
+        assert!(failure.message.contains(part), "{part} is not in: {}", failure.message);
+    }
+    let small = Load { recipe: Some(Recipe::Codec("q4_0".into())), ..load(0, 128) };
+    let report = loaded(talk.report(Command::Load(small)));
+    assert!(report.memory.peak < 8_000_000);
+    assert_eq!(write(&talk, generate(0, PROMPT, 4)).generation.tokens.len(), 4);
+}

@@ -59,7 +59,8 @@ fn a_context_that_does_not_fit_is_named() {
     let tiny = models::open("tiny");
     let config = Config::read(&tiny).unwrap();
     let weights = Weights::new(&tiny, &config, None, None).unwrap();
-    let gpu = with_memory(Need::of(&with_memory(1), &config, &weights, 512).total());
+    let software = with_memory(1).is_cpu();
+    let gpu = with_memory(Need::of(software, &config, &weights, 512).total());
     let text = refusal(&gpu, &tiny, Form::default(), 1024);
     for part in ["KV cache for 1024 positions", "shorter context"] {
         assert!(text.contains(part), "{part} is not in: {text}");
@@ -89,6 +90,7 @@ fn what_is_let_in_has_room_to_the_end() {
     let tokenizer = Arc::new(Tokenizer::from_checkpoint(&models::open("tiny")).unwrap());
     let options = ContinueOptions { ignore_end: true, ..ContinueOptions::greedy(4) };
     let monitor = Monitor::none();
+    let software = with_memory(1).is_cpu();
     for (checkpoint, rotation) in [
         (models::open("tiny"), None),
         (models::open("tiny"), Some(3)),
@@ -99,7 +101,7 @@ fn what_is_let_in_has_room_to_the_end() {
         let config = Config::read(&checkpoint).unwrap();
         let form = Form { rotation, ..Form::default() };
         let weights = Weights::new(&checkpoint, &config, None, rotation).unwrap();
-        let need = Need::of(&with_memory(1), &config, &weights, 100).total();
+        let need = Need::of(software, &config, &weights, 100).total();
         let (mut refused, mut ran) = (0, 0);
         for percent in [50, 99, 100, 101, 110] {
             let gpu = with_memory(need * percent / 100);

@@ -158,42 +158,73 @@ impl Config {
 
     /// Refuses what no kernel covers, and numbers whose products could overflow.
     fn check(&self, model: &str) -> Result<(), ModelError> {
-        let bad =
-            |key: &str, what: String| Err(ModelError::Config { model: model.to_owned(), key: key.to_owned(), what });
+        // What the file calls a value: in GGUF, in `config.json`.
+        let key = |gguf: &str, json: &str| match self.naming {
+            Naming::Gguf { .. } => format!("{}.{gguf}", self.architecture.name()),
+            _ => format!("config.json: {json}"),
+        };
+        let bad = |key: String, what: String| Err(ModelError::Config { model: model.to_owned(), key, what });
         let ranges = [
-            ("hidden size", self.hidden, 65_536),
-            ("intermediate size", self.intermediate, 1 << 20),
-            ("layers", self.layers, 1024),
-            ("attention heads", self.heads, 1024),
-            ("KV heads", self.kv_heads, 1024),
-            ("vocabulary size", self.vocab, 1 << 22),
-            ("context length", self.max_positions, 1 << 26),
+            (self.hidden, 65_536, "embedding_length", "hidden_size"),
+            (self.intermediate, 1 << 20, "feed_forward_length", "intermediate_size"),
+            (self.layers, 1024, "block_count", "num_hidden_layers"),
+            (self.heads, 1024, "attention.head_count", "num_attention_heads"),
+            (self.kv_heads, 1024, "attention.head_count_kv", "num_key_value_heads"),
+            (self.vocab, 1 << 22, "vocab_size", "vocab_size"),
+            (self.max_positions, 1 << 26, "context_length", "max_position_embeddings"),
         ];
-        for (key, value, most) in ranges {
+        for (value, most, gguf, json) in ranges {
             if value == 0 || value > most {
-                return bad(key, format!("{value} is not between 1 and {most}"));
+                return bad(key(gguf, json), format!("{value} is not between 1 and {most}"));
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return bad("KV heads", format!("{} query heads cannot share {} KV heads", self.heads, self.kv_heads));
+            let what = format!("{} query heads cannot share {} of keys and values", self.heads, self.kv_heads);
+            return bad(key("attention.head_count_kv", "num_key_value_heads"), what);
         }
         if !HEAD_DIMS.contains(&self.head_dim) {
-            return bad("head size", format!("{}; there are kernels for {HEAD_DIMS:?}", self.head_dim));
+            let what = format!("heads of {} dimensions; there are kernels for {HEAD_DIMS:?}", self.head_dim);
+            return bad(key("attention.key_length", "head_dim"), what);
         }
-        if !self.hidden.is_multiple_of(4) || !self.intermediate.is_multiple_of(4) {
-            return bad("hidden size", format!("{} and {}: not multiples of 4", self.hidden, self.intermediate));
-        }
-        for (key, value) in [("attention scale", self.attention_scale), ("norm epsilon", self.norm_eps)] {
-            if !(value.is_finite() && value > 0.0) {
-                return bad(key, format!("{value}"));
+        for (value, gguf, json) in [
+            (self.hidden, "embedding_length", "hidden_size"),
+            (self.intermediate, "feed_forward_length", "intermediate_size"),
+        ] {
+            if !value.is_multiple_of(4) {
+                return bad(key(gguf, json), format!("{value} is no multiple of 4"));
             }
+        }
+        let rms = self.architecture != Architecture::Bert;
+        let epsilon = if rms {
+            key("attention.layer_norm_rms_epsilon", "rms_norm_eps")
+        } else {
+            key("attention.layer_norm_epsilon", "layer_norm_eps")
+        };
+        let scale = key("attention.key_length", "query_pre_attn_scalar");
+        for (key, value) in [(scale, self.attention_scale), (epsilon, self.norm_eps)] {
+            if !(value.is_finite() && value > 0.0) {
+                return bad(key, format!("makes {value}, which must be positive"));
+            }
+        }
+        for (name, cap) in
+            [("attn_logit_softcapping", self.attention_cap), ("final_logit_softcapping", self.logit_cap.unwrap_or(0.0))]
+        {
+            if !(cap.is_finite() && cap >= 0.0) {
+                return bad(key(name, name), format!("{cap} is no bound"));
+            }
+        }
+        if self.token_types > 65_536 {
+            return bad(key("token_types", "type_vocab_size"), format!("{} is more than 65536", self.token_types));
         }
         if self.rope_style != RopeStyle::None {
             for rope in [Some(&self.rope), self.rope_local.as_ref()].into_iter().flatten() {
                 if rope.rotary_dim as u64 > u64::from(self.head_dim) {
-                    return bad("rotary dimensions", format!("{} of {}", rope.rotary_dim, self.head_dim));
+                    let what = format!("{} of a head's {} dimensions rotate", rope.rotary_dim, self.head_dim);
+                    return bad(key("rope.dimension_count", "partial_rotary_factor"), what);
                 }
-                rope.frequencies(self.max_positions as usize)?;
+                if let Err(error) = rope.frequencies(self.max_positions as usize) {
+                    return bad(key("rope", "rope_parameters"), error.to_string());
+                }
             }
         }
         Ok(())

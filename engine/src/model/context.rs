@@ -69,8 +69,8 @@ impl Workspace {
     }
 }
 
-pub(super) fn chunk_of(gpu: &Gpu, capacity: u32) -> u32 {
-    capacity.min(if gpu.is_cpu() { CHUNK_SOFTWARE } else { CHUNK })
+pub(super) fn chunk_of(software: bool, capacity: u32) -> u32 {
+    capacity.min(if software { CHUNK_SOFTWARE } else { CHUNK })
 }
 
 /// Positions in use for layers with full attention, then for layers with a window.
@@ -91,7 +91,7 @@ impl Context {
     pub fn new(decoder: &Decoder, capacity: u32) -> Result<Self, ModelError> {
         let (gpu, config) = (decoder.gpu(), decoder.config());
         let capacity = capacity.clamp(1, config.max_positions);
-        let chunk = chunk_of(gpu, capacity);
+        let chunk = chunk_of(gpu.is_cpu(), capacity);
         let cache = || KvCache::new(gpu, config.kv_heads, capacity, config.head_dim, KvFormat::default());
         let caches = (0..config.layers).map(|_| cache()).collect::<Result<_, _>>()?;
         let [full, local] = tables(config, capacity)?.map(|table| table.map(|t| t.upload(gpu)).transpose());
@@ -107,12 +107,12 @@ impl Context {
         })
     }
 
-    /// Bytes of activations that a context takes, with the logits of one token.
-    pub fn activation_bytes(gpu: &Gpu, config: &Config, capacity: u32) -> u64 {
+    /// Bytes of activations that a context takes, with the logits of one token. `software`: on a software adapter.
+    pub fn activation_bytes(software: bool, config: &Config, capacity: u32) -> u64 {
         let tables = if config.rope_local.is_some() { 2 } else { 1 };
         let rope = u64::from(capacity) * config.rope.rotary_dim as u64 * tables;
         let rest = 4 * (rope + u64::from(capacity) + u64::from(config.vocab));
-        Workspace::bytes(config, chunk_of(gpu, capacity)) + rest
+        Workspace::bytes(config, chunk_of(software, capacity)) + rest
     }
 
     /// Positions there is room for.

@@ -98,7 +98,7 @@ impl Decoder {
         monitor: &Monitor,
     ) -> Result<(Self, Weights), ModelError> {
         let context = context.clamp(1, config.max_positions);
-        check_fit(gpu, model, &config, &Need::of(gpu, &config, &weights, context), context)?;
+        check_fit(gpu, model, &config, &Need::of(gpu.is_cpu(), &config, &weights, context), context)?;
         let w = &mut weights;
         let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
         let hidden = config.hidden;

@@ -113,12 +113,14 @@ pub enum ModelError {
         why: &'static str,
     },
     /// Weights that cannot be packed.
-    #[error("tensor `{tensor}`: {error}")]
+    #[error("{model}: tensor `{tensor}`: {error}")]
     Codec {
+        /// File or folder.
+        model: String,
         /// The tensor.
         tensor: String,
         /// Why.
-        error: CodecError,
+        error: Box<CodecError>,
     },
     /// A list of packed tensors that cannot be read.
     #[error(transparent)]

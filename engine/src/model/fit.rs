@@ -22,13 +22,15 @@ pub struct Need {
 }
 
 impl Need {
-    /// What a decoder needs whose context has room for `context` positions.
-    pub fn of(gpu: &Gpu, config: &Config, weights: &Weights, context: u32) -> Self {
+    /// What a decoder needs whose context has room for `context` positions. `software`: on a software adapter, which takes
+    /// prompts in smaller chunks.
+    pub fn of(software: bool, config: &Config, weights: &Weights, context: u32) -> Self {
         let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
         Self {
             weights: Self::of_weights(config, weights),
             kv_cache: 2 * kv * u64::from(config.layers),
-            activations: Context::activation_bytes(gpu, config, context) + Self::passing(gpu, config, weights, context),
+            activations: Context::activation_bytes(software, config, context)
+                + Self::passing(software, config, weights, context),
         }
     }
 
@@ -60,13 +62,13 @@ impl Need {
 
     /// What comes and goes while a decoder writes: unfinished sums of attention, and gates that could not be stacked with the
     /// matrix they belong to.
-    fn passing(gpu: &Gpu, config: &Config, weights: &Weights, context: u32) -> u64 {
+    fn passing(software: bool, config: &Config, weights: &Weights, context: u32) -> u64 {
         let attention = Attention::causal(config.heads, config.kv_heads, config.head_dim);
         let apart = (0..config.layers)
             .any(|layer| weights.has(Role::Gate, layer) && !weights.alike(Role::Gate, Role::Up, layer));
-        let gates = if apart { 8 * u64::from(chunk_of(gpu, context)) * u64::from(config.intermediate) } else { 0 };
+        let gates = if apart { 8 * u64::from(chunk_of(software, context)) * u64::from(config.intermediate) } else { 0 };
         // The pool rounds sizes up by an eighth at most.
-        (attention.decode_scratch(gpu, context) + gates) * 9 / 8 + SMALL
+        (attention.decode_scratch(software, context) + gates) * 9 / 8 + SMALL
     }
 
     /// All together.

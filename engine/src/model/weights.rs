@@ -129,7 +129,8 @@ impl Weights {
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`], or what a codec refuses.
     pub fn matrix(&mut self, role: Role, layer: u32, rows: u32, cols: u32) -> Result<Packed, ModelError> {
         let (name, packed) = self.stored_matrix(role, layer, [rows, cols])?;
-        let failed = |error| ModelError::Codec { tensor: name.clone(), error };
+        let model = self.model();
+        let failed = |error| ModelError::Codec { model: model.clone(), tensor: name.clone(), error: Box::new(error) };
         let (rows, cols) = (rows as usize, cols as usize);
         let choice = self.recipe_for(role).map(|recipe| recipe.choose(&name, rows, cols));
         let asked: Option<CodecRef> = match (&choice, &self.basis) {
@@ -183,7 +184,11 @@ impl Weights {
             });
         }
         let packed = self.stored.load(&tensor.name);
-        let packed = packed.map_err(|error| ModelError::Codec { tensor: tensor.name.clone(), error })?;
+        let packed = packed.map_err(|error| ModelError::Codec {
+            model: self.model(),
+            tensor: tensor.name.clone(),
+            error: Box::new(error),
+        })?;
         Ok((tensor.name.clone(), packed.ok_or_else(missing)?))
     }
 
@@ -252,7 +257,11 @@ impl Weights {
         let values = match plain {
             Some(values) => values,
             None => {
-                let failed = |error| ModelError::Codec { tensor: tensor.name.clone(), error };
+                let failed = |error| ModelError::Codec {
+                    model: self.model(),
+                    tensor: tensor.name.clone(),
+                    error: Box::new(error),
+                };
                 let packed = self.stored.load(&tensor.name).map_err(failed)?;
                 packed.ok_or_else(|| self.missing(role, layer, kind))?.decode()
             }

@@ -2,7 +2,7 @@
 
 use super::rope::KvCache;
 use super::{OpsError, Variant, holds, span};
-use crate::gpu::{BufferSlice, Gpu, Recorder};
+use crate::gpu::{BufferSlice, Recorder};
 
 /// Head sizes that the unrolled kernels exist for.
 pub const HEAD_DIMS: [u32; 15] = [16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128, 160, 192, 256];
@@ -69,9 +69,8 @@ impl Attention {
         [4, 3, 2].into_iter().find(fits).unwrap_or(1)
     }
 
-    /// Bytes of scratch memory that [`decode`] takes with a cache of `ctx` positions.
-    pub fn decode_scratch(&self, gpu: &Gpu, ctx: u32) -> u64 {
-        let software = self.variant.software(gpu);
+    /// Bytes of scratch memory that [`decode`] takes with a cache of `ctx` positions. `software`: on a software adapter.
+    pub fn decode_scratch(&self, software: bool, ctx: u32) -> u64 {
         let (target, least) = fill(software);
         let most = target.div_ceil(self.heads / self.heads_together(software)).min(ctx.div_ceil(least));
         if most > 1 { self.partial_bytes(most) } else { 0 }
@@ -270,7 +269,7 @@ pub fn decode(
         return Ok(rec.dispatch(&kernel, &bindings(o), &params, grid)?);
     }
     // One size whatever the number of keys, so that the pool holds one buffer and not one for every number of splits.
-    let bytes = a.partial_bytes(splits.count).max(a.decode_scratch(rec.gpu(), cache.ctx));
+    let bytes = a.partial_bytes(splits.count).max(a.decode_scratch(software, cache.ctx));
     let partial = rec.gpu().scratch("attention splits", bytes)?;
     rec.dispatch(&kernel, &bindings(partial.all()), &params, grid)?;
     let combine = rec.gpu().kernel("attention/combine", &[])?;

@@ -120,7 +120,7 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
         },
         attention_scale: scale_of.sqrt().recip() as f32,
         attention_cap: keys.f32("attn_logit_softcapping")?.unwrap_or(0.0),
-        logit_cap: keys.f32("final_logit_softcapping")?,
+        logit_cap: keys.f32("final_logit_softcapping")?.filter(|cap| *cap != 0.0),
         embed_scale: if gemma { f64::from(hidden).sqrt() as f32 } else { 1.0 },
         rope_style: match architecture {
             Architecture::Bert => RopeStyle::None,

@@ -182,7 +182,7 @@ fn decoder(checkpoint: &Checkpoint, fields: Fields, architecture: Architecture) 
         activation: activation(fields)?,
         attention_scale: scale_of.sqrt().recip() as f32,
         attention_cap: fields.maybe_f64("attn_logit_softcapping")?.unwrap_or(0.0) as f32,
-        logit_cap: fields.maybe_f64("final_logit_softcapping")?.map(|cap| cap as f32),
+        logit_cap: fields.maybe_f64("final_logit_softcapping")?.map(|cap| cap as f32).filter(|cap| *cap != 0.0),
         embed_scale: if gemma { f64::from(hidden).sqrt() as f32 } else { 1.0 },
         rope_style: RopeStyle::Half,
         rope,

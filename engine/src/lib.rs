@@ -19,3 +19,4 @@ pub mod ops;
 pub mod progress;
 pub mod reference;
 pub mod session;
+pub mod spelling;

@@ -5,6 +5,7 @@ use tersor_engine::gpu::AdapterSummary;
 use tersor_engine::session::{Command, Report};
 
 use super::{Context, out};
+use crate::report::driver;
 use crate::table::{Align, Table};
 use crate::units;
 
@@ -23,7 +24,6 @@ pub fn run(context: &Context) -> Result<()> {
         ("tier", Align::Left),
         ("subgroup", Align::Left),
         ("binding", Align::Right),
-        ("buffer", Align::Right),
         ("memory", Align::Right),
         ("driver", Align::Left),
     ]);
@@ -33,13 +33,12 @@ pub fn run(context: &Context) -> Result<()> {
             format!("{mark}{}", adapter.index),
             adapter.name.clone(),
             adapter.backend.clone(),
-            adapter.kind.clone(),
+            kind(&adapter.kind).to_owned(),
             adapter.tier.to_string(),
             subgroup(adapter),
             units::bytes(adapter.max_binding),
-            units::bytes(adapter.max_buffer),
             adapter.memory.map(units::bytes).unwrap_or_default(),
-            adapter.driver.clone(),
+            driver(&adapter.name, &adapter.driver).to_owned(),
         ]);
     }
     out::print(table.without_empty_columns().fit(out::width()))?;
@@ -47,6 +46,17 @@ pub fn run(context: &Context) -> Result<()> {
         bail!("none of them is the adapter that was asked for");
     }
     Ok(())
+}
+
+/// wgpu's names of kinds in words.
+fn kind(name: &str) -> &str {
+    match name {
+        "DiscreteGpu" => "discrete",
+        "IntegratedGpu" => "integrated",
+        "VirtualGpu" => "virtual",
+        "Cpu" => "software",
+        other => other,
+    }
 }
 
 fn subgroup(adapter: &AdapterSummary) -> String {

@@ -1,6 +1,7 @@
 //! Progress on standard error: a bar on a terminal, nothing elsewhere.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tersor_engine::progress::{Cancel, Monitor, Progress, Unit};
@@ -27,6 +28,8 @@ impl Bars {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
             bar.set_style(style(progress));
             bar.set_message(progress.stage.clone());
+            // Something moves although a step takes long.
+            bar.enable_steady_tick(Duration::from_millis(125));
             *current = Some((progress.stage.clone(), bar));
         }
         if let Some((_, bar)) = current.as_ref() {
@@ -52,11 +55,18 @@ impl Drop for Bars {
     }
 }
 
+/// Without a total, with one in bytes, with one in anything else.
+const TEMPLATES: [&str; 3] = [
+    "{spinner} {elapsed:>3} {wide_msg}",
+    "{spinner} {elapsed:>3} {bar:20} {bytes}/{total_bytes} {wide_msg}",
+    "{spinner} {elapsed:>3} {bar:20} {pos}/{len} {wide_msg}",
+];
+
 fn style(progress: &Progress) -> ProgressStyle {
     let template = match (progress.total, progress.unit) {
-        (0, _) => "{spinner} {msg}",
-        (_, Unit::Bytes) => "{bar:24} {bytes:>11}/{total_bytes:11} {msg}",
-        _ => "{bar:24} {pos:>11}/{len:11} {msg}",
+        (0, _) => TEMPLATES[0],
+        (_, Unit::Bytes) => TEMPLATES[1],
+        _ => TEMPLATES[2],
     };
     // The templates are constants: one that did not parse would show in every test of this module.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -68,9 +78,7 @@ mod tests {
 
     #[test]
     fn templates_parse() {
-        for template in
-            ["{spinner} {msg}", "{bar:24} {bytes:>11}/{total_bytes:11} {msg}", "{bar:24} {pos:>11}/{len:11} {msg}"]
-        {
+        for template in TEMPLATES {
             ProgressStyle::with_template(template).unwrap();
         }
     }

@@ -37,6 +37,8 @@ impl Client {
     pub fn run(&self, command: Command, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Option<Report>> {
         let job = self.session.send(command);
         let mut report = None;
+        // Bars and text would stand in each other's way.
+        let mut speaks = false;
         loop {
             if self.cancel.is_cancelled() {
                 self.session.cancel(job);
@@ -49,9 +51,11 @@ impl Client {
                 }
             };
             match event.kind {
+                EventKind::Progress(_) if speaks => {}
                 EventKind::Progress(progress) => self.bars.show(&progress),
                 EventKind::Token { text, .. } => {
                     self.bars.clear();
+                    speaks = true;
                     on_text(&text)?;
                 }
                 EventKind::Report(found) => report = Some(*found),

@@ -6,8 +6,8 @@ use tersor_engine::session::{Command, Evaluate, Report};
 
 use super::{Context, Encoding, TextArgs, out};
 use crate::report::{self, lines, setting, text::printable};
-use crate::table::{Align, Table};
-use crate::units::significant;
+use crate::table::{Align, Table, wrap};
+use crate::units::{megabytes, significant};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -42,6 +42,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 fn describe(found: &Evaluation, width: Option<usize>) -> String {
     let mut table = Table::new([("measure", Align::Left), ("value", Align::Right), ("±", Align::Right)]);
     let mut row = |name: &str, value: String, error: String| table.row([name.to_owned(), value, error]);
+    row("weights, MB", format!("{:.1}", megabytes(found.weights.bytes)), String::new());
+    row("bits a weight", format!("{:.2}", found.weights.bits_per_weight), String::new());
     let perplexity = |q: &Quality| {
         let p = q.perplexity;
         (format!("{:.4}", p.value), format!("{:.4}", p.standard_error))
@@ -77,7 +79,14 @@ fn describe(found: &Evaluation, width: Option<usize>) -> String {
     if let Some(against) = &found.against {
         pairs.insert(1, ("against", printable(&report::describe(against))));
     }
-    format!("{}\n{}", lines(&pairs, width), table.fit(width))
+    let mut fallbacks = String::new();
+    if let Some(recipe) = &found.recipe {
+        pairs.insert(1, ("recipe", printable(recipe)));
+        for line in report::fallbacks(recipe, &found.weights) {
+            fallbacks.push_str(&format!("\n{}\n", wrap(&line, width, 2)));
+        }
+    }
+    format!("{}\n{}{fallbacks}", lines(&pairs, width), table.fit(width))
 }
 
 #[cfg(test)]
@@ -94,6 +103,8 @@ mod tests {
             version: found.version,
             device: found.device,
             against: Some(found.model.clone()),
+            recipe: Some("q4_k".into()),
+            weights: found.variants.remove(1).weights,
             model: found.model,
             against_quality: Some(original),
             text: found.text.unwrap(),
@@ -102,7 +113,14 @@ mod tests {
         };
         let shown = describe(&evaluation, Some(80));
         assert!(shown.lines().all(|line| width(line) <= 80), "{shown}");
-        for part in ["1020 positions in 4 windows", "against", "KL divergence, 99.9 %", "0.0123", "95.120"] {
+        for part in [
+            "1020 positions in 4 windows",
+            "against",
+            "q5_0 for 2 tensors",
+            "KL divergence, 99.9 %",
+            "0.0123",
+            "95.120",
+        ] {
             assert!(shown.contains(part), "{part}:\n{shown}");
         }
     }

@@ -22,7 +22,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         for model in manifest::models()? {
             table.row([model.name, model.license, model.description]);
         }
-        return out::print(table);
+        return out::print(table.fit(out::width()));
     };
     let options = Options { cache: None, from: args.from.clone(), monitor: Bars::monitor(context.cancel.clone()) };
     match fetch::locate(name, &options)? {

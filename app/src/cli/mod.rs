@@ -244,11 +244,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_cancelled(&error) => {
-            eprintln!("cancelled");
+            out::note("cancelled");
             ExitCode::from(CANCELLED)
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            out::note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

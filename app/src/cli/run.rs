@@ -9,7 +9,7 @@ use tersor_engine::session::{Command, Generate, Input, Load, Message, Report, Ro
 
 use super::client::Client;
 use super::{Context, Encoding, out};
-use crate::report::text::printable;
+use crate::report::{self, text::printable};
 use crate::units::{bytes, significant};
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +80,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(Report::Load(loaded)) = client.run(Command::Load(load), |_| Ok(()))? else {
         bail!("the engine did not say what it loaded")
     };
-    tell(&loaded);
+    tell(&loaded, args.encoding.recipe.as_deref());
     if args.chat {
         return converse(args, context, &client, &loaded);
     }
@@ -97,9 +97,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Says on standard error what runs, so that standard output holds the text alone.
-fn tell(loaded: &Loaded) {
+fn tell(loaded: &Loaded, recipe: Option<&str>) {
     let weights = &loaded.weights;
-    eprintln!(
+    out::note(format_args!(
         "{}: {} of weights, {:.2} bits each, {} on the GPU, context {}; {} (tier {})",
         loaded.model.name,
         bytes(weights.bytes),
@@ -108,10 +108,9 @@ fn tell(loaded: &Loaded) {
         loaded.context,
         loaded.device.name,
         loaded.device.tier
-    );
-    if let [first, ..] = weights.fallbacks.as_slice() {
-        let count = weights.fallbacks.len();
-        eprintln!("{count} tensors do not fit {}'s blocks and use {} (`--json` names them)", first.asked, first.used);
+    ));
+    if let Some(recipe) = recipe {
+        report::fallbacks(recipe, weights).iter().for_each(out::note);
     }
 }
 
@@ -144,14 +143,14 @@ fn tell_speed(speed: &Speed, stop: Stop) {
         Stop::Length => "; stopped at --tokens",
         Stop::Context => "; the context is full",
     };
-    eprintln!(
+    out::note(format_args!(
         "[prompt {} tokens, {} tok/s; first token {:.0} ms; then {} tokens, {} tok/s{why}]",
         speed.prefill_tokens,
         significant(speed.prefill_tokens_per_second),
         speed.first_token_ms,
         speed.decode_tokens,
         significant(speed.decode_tokens_per_second)
-    );
+    ));
 }
 
 fn converse(args: &Args, context: &Context, client: &Client, loaded: &Loaded) -> Result<()> {

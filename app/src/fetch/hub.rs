@@ -364,12 +364,20 @@ impl Hub {
             }
             HFError::RateLimited { .. } => ("the server asks to slow down".to_owned(), "wait, or set HF_TOKEN"),
             error if is_interruption(error) => (
-                format!("{} cannot be reached ({error})", self.endpoint),
+                format!("{} cannot be reached ({})", self.endpoint, cause(error)),
                 "check the network or HF_ENDPOINT; fetching again continues where it stopped",
             ),
             error => (error.to_string(), "try again later, or give the path of a file downloaded by other means"),
         };
         self.error(what, remedy)
+    }
+}
+
+/// What lies at the bottom of an error: those above it repeat the address.
+fn cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => cause(source),
+        None => error.to_string(),
     }
 }
 

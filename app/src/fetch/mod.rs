@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tersor_engine::progress::{Cancelled, Monitor};
+use tersor_engine::spelling::nearest;
 
 pub use hub::HubId;
 
@@ -60,7 +61,8 @@ pub enum FetchError {
     Manifest(String),
     /// The name is neither a path, nor in the manifest, nor a Hugging Face id.
     #[error(
-        "{name:?} is no file here and no known model: give a path, a Hugging Face id (org/name), or one of {}",
+        "{name:?} is no file here and no known model{}: give a path, a Hugging Face id (org/name), or one of {}",
+        nearest(.name, .known.iter().map(String::as_str)).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default(),
         .known.join(", ")
     )]
     Unknown {

@@ -17,10 +17,10 @@ pub fn terminal(comparison: &Comparison, width: Option<usize>, colour: bool) -> 
     let mut out = lines(&setting(model, device, text.as_ref(), prompt.as_deref()), width);
     out.push('\n');
     out.push_str(&table(comparison).fit(width));
-    for line in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)) {
-        out.push_str(&format!("\n{}", wrap(&line, width, 2)));
+    for (i, line) in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)).enumerate() {
+        out.push_str(&format!("{}{}\n", if i == 0 { "\n" } else { "" }, wrap(&line, width, 2)));
     }
-    format!("{out}\n\n{}", text::terminal(comparison, width, colour))
+    format!("{out}\n{}", text::terminal(comparison, width, colour))
 }
 
 /// Names and what they are, one below the other.
@@ -135,7 +135,8 @@ pub fn setting(
     }
     let limits = if device.limits == "adapter" { String::new() } else { format!(", limits {}", device.limits) };
     let software = if device.software { "; a software renderer, whose speeds say nothing about GPUs" } else { "" };
-    pairs.push(("device", format!("{}, {}; tier {}{limits}{software}", device.name, device.driver, device.tier)));
+    let driver = driver(&device.name, &device.driver);
+    pairs.push(("device", format!("{}, {driver}; tier {}{limits}{software}", device.name, device.tier)));
     if let Some(TextInfo { name, context, windows, positions, .. }) = text {
         let what = if is_encoder(model) {
             format!("{windows} paragraphs of at most {context} tokens, {positions} tokens in all")
@@ -148,6 +149,14 @@ pub fn setting(
         pairs.push(("prompt", prompt.to_owned()));
     }
     pairs.into_iter().map(|(name, value)| (name, text::printable(&value))).collect()
+}
+
+/// A driver without its first word where the adapter's name has it already: Mesa's llvmpipe is called like its driver.
+pub fn driver<'a>(adapter: &str, driver: &'a str) -> &'a str {
+    match driver.split_once(' ') {
+        Some((first, rest)) if adapter.split_whitespace().any(|word| word == first) => rest,
+        _ => driver,
+    }
 }
 
 /// Whether it makes vectors of texts, and writes none.

@@ -5,8 +5,8 @@ use crate::format::Dtype;
 /// Errors of the codec room. Messages name the codec and, where there is one, the row and column.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CodecError {
-    #[error("unknown codec `{name}`; valid codecs: {valid}")]
-    UnknownCodec { name: String, valid: String },
+    #[error("unknown codec `{name}`{}; valid codecs: {valid}", near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default())]
+    UnknownCodec { name: String, near: Option<&'static str>, valid: String },
     #[error("{codec}: unknown option `{option}`; valid options: {valid}")]
     UnknownOption { codec: String, option: String, valid: String },
     #[error("{codec}: `{value}` is no valid {option}; valid: {valid}")]

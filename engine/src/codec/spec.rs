@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::dense::Dense;
 use super::ggml::{Block, Ggml};
 use super::{CodecError, CodecRef};
+use crate::spelling::nearest;
 
 /// Makes a codec from its options.
 type Build = fn(Options) -> Result<CodecRef, CodecError>;
@@ -58,7 +59,11 @@ pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
     let (name, options) = recipe.split_once(':').unwrap_or((&recipe, ""));
     match CODECS.iter().find(|(known, _)| *known == name.trim()) {
         Some((known, build)) => build(Options::read(known, options)?),
-        None => Err(CodecError::UnknownCodec { name: name.trim().into(), valid: valid_codecs() }),
+        None => Err(CodecError::UnknownCodec {
+            name: name.trim().into(),
+            near: nearest(name.trim(), CODECS.iter().map(|(known, _)| *known)),
+            valid: valid_codecs(),
+        }),
     }
 }
 
@@ -184,6 +189,7 @@ mod tests {
         let message = |recipe: &str| parse(recipe).unwrap_err().to_string();
         assert!(message("q9_k").starts_with("unknown codec `q9_k`; valid codecs: f32, f16, bf16, q4_0,"));
         assert!(message("").starts_with("unknown codec ``"));
+        assert!(message("q4k").starts_with("unknown codec `q4k` (did you mean `q4_k`?); valid codecs: f32,"));
         assert_eq!(message("q4_k:bits=3"), "q4_k: unknown option `bits`; valid options: none");
         assert_eq!(message("uniform"), "uniform: option `bits` is missing; valid: 2, 3, 4, 5, 6, 8");
         assert_eq!(message("uniform:bits"), "uniform: option `bits` is missing; valid: 2, 3, 4, 5, 6, 8");

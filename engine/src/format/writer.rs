@@ -293,7 +293,7 @@ mod atomic {
             name.push(format!(".{}-{number}.partial", std::process::id()));
             let partial = path.with_file_name(name);
             let file = File::create_new(&partial).map_err(|source| FormatError::Io {
-                file: partial.display().to_string(),
+                file: path.display().to_string(),
                 action: "create",
                 source,
             })?;

@@ -102,19 +102,23 @@ impl Decoder {
         let w = &mut weights;
         let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
         let hidden = config.hidden;
-        let total = u64::from(config.layers) + 2;
+        // The tables, which are larger than a layer, count as layers.
+        let tables = if w.has_own_head() { 2 } else { 1 };
+        let (stage, total) = (w.stage(), u64::from(config.layers + tables));
         let mut staged = 0;
-        monitor.step("loading weights", 0, total, Unit::Layers)?;
+        monitor.step(stage, 0, total, Unit::Layers)?;
 
         let embed = Linear::upload(gpu, &w.matrix(Role::Embed, 0, config.vocab, hidden)?, "embeddings")?;
-        let head = if w.has_own_head() {
+        let head = if tables > 1 {
+            gpu.flush_writes().await?;
+            monitor.step(stage, 1, total, Unit::Layers)?;
             Some(Linear::upload(gpu, &w.matrix(Role::Head, 0, config.vocab, hidden)?, "output")?)
         } else {
             None
         };
         let final_norm = vector(w.norm(Role::FinalNorm, 0, hidden)?)?;
         gpu.flush_writes().await?;
-        monitor.step("loading weights", 1, total, Unit::Layers)?;
+        monitor.step(stage, tables.into(), total, Unit::Layers)?;
 
         let mut layers = Vec::new();
         for i in 0..config.layers {
@@ -125,7 +129,7 @@ impl Decoder {
                 gpu.flush_writes().await?;
                 staged = 0;
             }
-            monitor.step("loading weights", u64::from(i) + 2, total, Unit::Layers)?;
+            monitor.step(stage, u64::from(tables + i + 1), total, Unit::Layers)?;
         }
         gpu.flush_writes().await?;
         Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers }, weights))

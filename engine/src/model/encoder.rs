@@ -72,9 +72,9 @@ impl Encoder {
         let tokens = config.max_positions;
         check_fit(gpu, model, &config, &Need::of_encoder(&config, &weights), tokens)?;
         let w = &mut weights;
-        let total = u64::from(config.layers) + 1;
+        let (stage, total) = (w.stage(), u64::from(config.layers) + 1);
         let hidden = config.hidden;
-        monitor.step("loading weights", 0, total, Unit::Layers)?;
+        monitor.step(stage, 0, total, Unit::Layers)?;
         let embed = Linear::upload(gpu, &w.matrix(Role::Embed, 0, config.vocab, hidden)?, "embeddings")?;
         let positions = Linear::upload(gpu, &w.matrix(Role::Positions, 0, tokens, hidden)?, "positions")?;
         let token_types = if config.token_types > 0 && w.has(Role::TokenTypes, 0) {
@@ -85,7 +85,7 @@ impl Encoder {
         let embed_norm = LayerNorm::load(gpu, w, Role::EmbedNorm, 0, hidden)?;
         let mut layers = Vec::new();
         for i in 0..config.layers {
-            monitor.step("loading weights", u64::from(i) + 1, total, Unit::Layers)?;
+            monitor.step(stage, u64::from(i) + 1, total, Unit::Layers)?;
             layers.push(Layer::load(gpu, &config, w, i)?);
             gpu.flush_writes().await?;
         }

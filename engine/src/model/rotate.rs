@@ -126,8 +126,23 @@ impl Orthogonal {
         }
     }
 
-    /// Applies Q to the row vectors in the lanes.
+    /// Applies Q to the row vectors in the lanes; on x86-64 in registers of 256 bits where the processor has them, with the
+    /// same result.
     fn turn(&self, strip: &mut [Lane]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            #[target_feature(enable = "avx2")]
+            fn wide(q: &Orthogonal, strip: &mut [Lane]) {
+                q.turn_here(strip);
+            }
+            // SAFETY: the processor has AVX2.
+            return unsafe { wide(self, strip) };
+        }
+        self.turn_here(strip);
+    }
+
+    #[inline(always)]
+    fn turn_here(&self, strip: &mut [Lane]) {
         for &Turn { a, b, cos, sin } in &self.turns {
             let (a, b) = (a as usize, b as usize);
             let (x, y) = (strip[a], strip[b]);

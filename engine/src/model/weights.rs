@@ -64,6 +64,16 @@ impl Weights {
         Ok(Self { config: config.clone(), stored, recipe, basis, reports: Vec::new(), encode_seconds: 0.0 })
     }
 
+    /// What reading the matrices is, in words for people.
+    pub fn stage(&self) -> &'static str {
+        match (&self.basis, &self.recipe) {
+            (Some(_), Some(_)) => "rotating and encoding weights",
+            (Some(_), None) => "rotating weights",
+            (None, Some(_)) => "encoding weights",
+            (None, None) => "loading weights",
+        }
+    }
+
     /// What became of the matrices read so far.
     pub fn reports(&self) -> &[TensorReport] {
         &self.reports

@@ -160,6 +160,10 @@ impl Run<'_> {
                 tokens: self.command.tokens,
                 stop: Vec::new(),
             };
+            // Once for the pipelines that a prompt of this length takes.
+            let first = Generate { tokens: 1, ..generate.clone() };
+            language.generate(&prompt, &first, |_, _| (), monitor).await?;
+            language.forget();
             let (generation, speed) = language.generate(&prompt, &generate, |_, _| (), monitor).await?;
             variant.generation = Some(generation);
             variant.speed = Some(speed);

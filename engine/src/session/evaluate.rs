@@ -4,7 +4,7 @@ use super::command::{Evaluate, Text};
 use super::desk::{device, open, read_recipe};
 use super::failure::fail;
 use super::inspect;
-use super::language::decoder_config;
+use super::language::{decoder_config, weights_report};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use crate::codec::{Recipe, Stored};
@@ -36,25 +36,28 @@ pub(super) async fn evaluate(
     let mut model = inspect::model(&Stored::of(&checkpoint)?);
     let stored_rotation = model.rotation;
     model.rotation = rotation.or(stored_rotation);
-    let start = Instant::now();
-    let (quality, against, against_quality) = match command.against {
+    let name = command.recipe.as_ref().map(|recipe| recipe.name().to_owned());
+    let start;
+    let (quality, weights, against, against_quality) = match command.against {
         None => {
-            let decoder = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?.0;
+            let (decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            start = Instant::now();
             let records = eval::likelihoods(&decoder, windows, monitor).await?;
-            (measured.alone(&records)?, None, None)
+            (measured.alone(&records)?, weights, None, None)
         }
         Some(source) => {
             let other = open(source)?;
             let original = decoder(gpu, &other, None, None, context, monitor).await?.0;
             let original = Original::record(original, windows, monitor).await?;
-            let decoder = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?.0;
+            let (decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            start = Instant::now();
             let (records, drift) = original.compare(&decoder, windows, monitor).await?;
             let other = inspect::model(&Stored::of(&other)?);
             // In another basis the residual stream is another; its distance says nothing.
             let same_basis = rotation.is_none() && stored_rotation == other.rotation;
             let drift = if same_basis { drift } else { Vec::new() };
             let quality = measured.compared(&records, &drift)?;
-            (quality, Some(other), Some(measured.alone(original.likelihoods())?))
+            (quality, weights, Some(other), Some(measured.alone(original.likelihoods())?))
         }
     };
     let seconds = start.elapsed().as_secs_f64();
@@ -62,6 +65,8 @@ pub(super) async fn evaluate(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         device: device(gpu, limits),
         model,
+        recipe: name,
+        weights: weights_report(&weights),
         against,
         against_quality,
         quality,

@@ -7,6 +7,7 @@ use crate::codec::{CodecError, PACKED_KEY, Stored, StoredTensor};
 use crate::format::{GgufArray, GgufValue, Meta};
 use crate::model::rotation_of;
 use crate::progress::{Cancelled, Monitor};
+use crate::spelling::nearest;
 
 /// Longest metadata value shown, in characters.
 const LONGEST: usize = 120;
@@ -123,7 +124,7 @@ fn statistics(stored: &Stored, name: &str, monitor: &Monitor) -> Result<TensorSt
     let missing = || InspectError::NoTensor {
         file: stored.checkpoint().name().to_owned(),
         tensor: name.to_owned(),
-        near: nearest(name, stored.tensors().iter().map(|t| t.name.as_str())),
+        near: nearest(name, stored.tensors().iter().map(|t| t.name.as_str())).map(str::to_owned),
     };
     let tensor = stored.tensor(name).ok_or_else(missing)?;
     let packed = stored.load(name)?.ok_or_else(missing)?;
@@ -210,18 +211,6 @@ impl Moments {
     }
 }
 
-/// The name that shares the most with a mistyped one, when that is most of it.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let shared = |other: &str| {
-        let common = |a: &mut dyn Iterator<Item = u8>, b: &mut dyn Iterator<Item = u8>| {
-            a.zip(b).take_while(|(a, b)| a == b).count()
-        };
-        common(&mut name.bytes(), &mut other.bytes()) + common(&mut name.bytes().rev(), &mut other.bytes().rev())
-    };
-    let best = names.max_by_key(|other| shared(other))?;
-    (2 * shared(best) >= name.len().max(best.len())).then(|| best.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,12 +227,5 @@ mod tests {
         assert!((moments.m2 - central(2)).abs() < 1e-9);
         assert!((moments.m4 - central(4)).abs() < 1e-8);
         assert_eq!((moments.not_finite, moments.zeros, moments.min, moments.max), (1, 1, -1.0, 7.5));
-    }
-
-    #[test]
-    fn a_mistyped_tensor_is_recognised() {
-        let names = ["blk.0.attn_q.weight", "blk.1.attn_q.weight", "token_embd.weight"];
-        assert_eq!(nearest("blk.1.attnq.weight", names.into_iter()).as_deref(), Some("blk.1.attn_q.weight"));
-        assert_eq!(nearest("xyz", names.into_iter()), None);
     }
 }

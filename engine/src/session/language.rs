@@ -78,6 +78,12 @@ impl Language {
         self.decoder
     }
 
+    /// Forgets the text so far.
+    pub(super) fn forget(&mut self) {
+        self.remembered.clear();
+        self.context.truncate(0);
+    }
+
     /// Positions there is room for.
     pub(super) fn context(&self) -> u32 {
         self.context.capacity()

@@ -100,7 +100,7 @@ pub struct TensorError {
 }
 
 /// A model's weights in one form.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Weights {
     /// Bytes of the packed weights.
     pub bytes: u64,
@@ -331,6 +331,12 @@ pub struct Evaluation {
     pub device: Device,
     /// The model.
     pub model: Model,
+    /// How it was compressed; `None` where it is as it is stored.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// Its weights as they were measured.
+    #[serde(default)]
+    pub weights: Weights,
     /// The model it was compared with.
     pub against: Option<Model>,
     /// The original's own quality, where there is one.

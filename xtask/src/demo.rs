@@ -23,6 +23,9 @@ target/demo/report.json and target/demo/report.html.
 /// What is compared with the dense model.
 const RECIPES: &[&str] = &["q8_0", "q5_1", "q4_1", "q4_k", "nf4", "uniform:bits=3", "uniform:bits=2"];
 
+/// Windows of the text: enough to tell the recipes apart, few enough for ten minutes on two cores without a GPU.
+const WINDOWS: &str = "3";
+
 /// Builds the program, sees to driver and pip, and runs the comparison.
 pub fn run(args: Vec<String>) -> Result<()> {
     let mut model = "smollm2-135m".to_owned();
@@ -61,6 +64,9 @@ pub fn run(args: Vec<String>) -> Result<()> {
     compare.arg("compare").arg(&model).arg("--with").args(RECIPES);
     if model == "smollm2-135m" {
         compare.args(["--rotate", "1"]);
+    }
+    if !further.iter().any(|arg| arg == "--windows" || arg.starts_with("--windows=")) {
+        compare.args(["--windows", WINDOWS]);
     }
     compare.args(["--prompt", prompt.trim()]).arg("--json").arg(&json).arg("--html").arg(&html).args(further);
     shell::run(&mut compare)?;

@@ -29,6 +29,14 @@ pub enum CodecError {
     Bytes { codec: String, rows: usize, cols: usize, expected: usize, found: usize },
     #[error("{codec}: plane {plane} does not have the layout of {rows} x {cols} weights")]
     Layout { codec: String, plane: usize, rows: usize, cols: usize },
+    #[error("{codec}: plane {plane}: {what}")]
+    Content { codec: String, plane: usize, what: String },
+    #[error("calibration: {what}")]
+    Calibration { what: String },
+    #[error("{codec}: it needs a calibration text; name one with --calibrate FILE")]
+    Uncalibrated { codec: String },
+    #[error("`{left}` and `{right}` cannot be combined: {why}")]
+    Combination { left: String, right: String, why: String },
     #[error("{codec}: rows {start}..{end} of {rows}: must lie inside and start at a multiple of {granularity}")]
     RowRange { codec: String, start: usize, end: usize, rows: usize, granularity: usize },
     #[error("{codec}: this format can be read but not written; choose another codec")]

@@ -12,6 +12,7 @@
 mod absmax;
 mod bitmap;
 mod bits;
+mod calibration;
 mod dense;
 mod error;
 mod fit;
@@ -48,10 +49,12 @@ mod tq2_0;
 mod uniform;
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::format::{Dtype, TensorInfo, decode_f32};
 
+pub use calibration::{Calibration, Calibrates};
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
@@ -83,6 +86,11 @@ pub trait Codec: Send + Sync + Debug {
     /// Shapes of the planes of a matrix with `cols` columns, in binding order (`codec_0`, `codec_1`, …).
     fn layout(&self, cols: usize) -> Vec<PlaneLayout>;
 
+    /// Bytes that a packed matrix will take, on the GPU too; where planes are of variable length, about the most that it may be.
+    fn planned_bytes(&self, rows: usize, cols: usize) -> u64 {
+        self.layout(cols).iter().map(|plane| 4 * plane.words(rows).unwrap_or(0) as u64).sum()
+    }
+
     /// Packs `weights` (`[rows, cols]`, row-major).
     ///
     /// # Errors
@@ -90,10 +98,55 @@ pub trait Codec: Send + Sync + Debug {
     /// or one that is beyond what the codec's scales can express.
     fn encode(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Packed, CodecError>;
 
+    /// Whether [`Codec::encode_for`] makes use of what the matrix's inputs look like.
+    fn calibrates(&self) -> Calibrates {
+        Calibrates::No
+    }
+
+    /// Packs `weights` so that the product with inputs like those of `calibration` loses little; without one, or where the codec
+    /// does not [calibrate](Codec::calibrates), this is [`Codec::encode`].
+    ///
+    /// # Errors
+    /// As [`Codec::encode`]; statistics of other columns; none where the codec requires them.
+    fn encode_for(
+        &self,
+        weights: &[f32],
+        rows: usize,
+        cols: usize,
+        calibration: Option<&Calibration>,
+    ) -> Result<Packed, CodecError> {
+        let _ = calibration;
+        self.encode(weights, rows, cols)
+    }
+
     /// The weights as the GPU sees them: `[rows, cols]`, row-major. This is the reference of the WGSL module.
     ///
     /// `packed` must be this codec's, which `packed.decode()` ensures.
     fn decode(&self, packed: &Packed) -> Vec<f32>;
+
+    /// Refuses planes, e.g. of a hostile file, whose content would make a kernel read outside them. [`Packed::new`] calls it when
+    /// their number and their fixed lengths are right.
+    ///
+    /// # Errors
+    /// What is wrong, naming the plane.
+    fn check(&self, packed: &Packed) -> Result<(), CodecError> {
+        let _ = packed;
+        Ok(())
+    }
+
+    /// The matrix of some of the rows, which start at a multiple of [`Packed::row_granularity`].
+    ///
+    /// # Errors
+    /// Planes that do not have the codec's layout.
+    fn cut(&self, packed: &Packed, range: Range<usize>) -> Result<Packed, CodecError> {
+        packed.cut(range)
+    }
+
+    /// Stacks matrices of this codec with the same columns, all but the last with a multiple of [`Packed::row_granularity`] rows.
+    /// `None` where they cannot be one matrix.
+    fn stack(&self, parts: &[&Packed]) -> Option<Packed> {
+        Packed::stack(parts)
+    }
 
     /// Whether [`Codec::encode`] is there at all; some formats are only read.
     fn encodes(&self) -> bool {

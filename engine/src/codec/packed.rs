@@ -9,11 +9,20 @@ use super::{CodecError, CodecRef};
 pub struct PlaneLayout {
     /// u32 words of a row, or of a group of rows.
     pub row_words: u32,
-    /// Rows that share `row_words` words: 1, or a power of two. The last group may have fewer rows.
+    /// Rows that share `row_words` words: 1, or a power of two. The last group may have fewer rows. 0: [`PlaneLayout::VARIABLE`].
     pub rows_per_group: u32,
 }
 
 impl PlaneLayout {
+    /// A plane whose length depends on the weights (entropy-coded streams, compressed rows). Its codec checks, cuts and stacks it
+    /// itself: [`Codec::check`](super::Codec::check), [`Codec::cut`](super::Codec::cut), [`Codec::stack`](super::Codec::stack).
+    pub const VARIABLE: Self = Self { row_words: 0, rows_per_group: 0 };
+
+    /// Whether the length depends on the weights.
+    pub fn is_variable(&self) -> bool {
+        self.rows_per_group == 0
+    }
+
     /// A plane of which every row has `row_words` words of its own.
     pub(super) fn per_row(row_words: usize) -> Self {
         Self::per_group(row_words, 1)
@@ -26,9 +35,10 @@ impl PlaneLayout {
         Self { row_words: word(row_words), rows_per_group: word(rows) }
     }
 
-    /// Words of a plane with this layout and `rows` rows.
-    pub fn words(&self, rows: usize) -> usize {
-        rows.div_ceil(self.rows_per_group as usize).saturating_mul(self.row_words as usize)
+    /// Words of a plane with this layout and `rows` rows; `None` for one of variable length.
+    pub fn words(&self, rows: usize) -> Option<usize> {
+        let groups = rows.checked_next_multiple_of(self.rows_per_group as usize)? / self.rows_per_group as usize;
+        Some(groups.saturating_mul(self.row_words as usize))
     }
 }
 
@@ -38,15 +48,20 @@ pub struct Plane {
     pub data: Vec<u32>,
     /// Words of a row, or of a group of rows.
     pub row_words: u32,
-    /// Rows that share `row_words` words: 1, or a power of two.
+    /// Rows that share `row_words` words: 1, or a power of two; 0 in a plane of variable length.
     pub rows_per_group: u32,
 }
 
 impl Plane {
-    /// A plane of zeros for `rows` rows.
+    /// A plane of zeros for `rows` rows; an empty one if its length is variable.
     pub(super) fn zeroed(layout: PlaneLayout, rows: usize) -> Self {
+        Self::of(layout, vec![0; layout.words(rows).unwrap_or(0)])
+    }
+
+    /// A plane of these words.
+    pub(super) fn of(layout: PlaneLayout, data: Vec<u32>) -> Self {
         let PlaneLayout { row_words, rows_per_group } = layout;
-        Self { data: vec![0; layout.words(rows)], row_words, rows_per_group }
+        Self { data, row_words, rows_per_group }
     }
 
     /// How the words belong to rows.
@@ -75,14 +90,18 @@ impl Packed {
         let layout = codec.layout(cols);
         for plane in 0..layout.len().max(planes.len()) {
             let fits = match (layout.get(plane), planes.get(plane)) {
-                (Some(layout), Some(found)) => found.layout() == *layout && found.data.len() == layout.words(rows),
+                (Some(layout), Some(found)) => {
+                    found.layout() == *layout && layout.words(rows).is_none_or(|words| found.data.len() == words)
+                }
                 _ => false,
             };
             if !fits {
                 return Err(CodecError::Layout { codec: codec.name(), plane, rows, cols });
             }
         }
-        Ok(Self { codec, rows, cols, planes })
+        let packed = Self { codec, rows, cols, planes };
+        packed.codec.check(&packed)?;
+        Ok(packed)
     }
 
     /// The weights as the GPU sees them, `[rows, cols]`.
@@ -116,14 +135,20 @@ impl Packed {
             let (start, end) = (range.start, range.end);
             return Err(CodecError::RowRange { codec: self.codec.name(), start, end, rows: self.rows, granularity });
         }
-        let planes = self
-            .planes
-            .iter()
-            .map(|plane| {
-                let words = plane.layout().words(range.start)..plane.layout().words(range.end);
-                Plane { data: plane.data[words].to_vec(), ..*plane }
-            })
-            .collect();
+        self.codec.cut(self, range)
+    }
+
+    /// [`Codec::cut`](super::Codec::cut) for planes of fixed length.
+    pub(super) fn cut(&self, range: Range<usize>) -> Result<Self, CodecError> {
+        let cut = |(number, plane): (usize, &Plane)| {
+            let layout = plane.layout();
+            let words = layout.words(range.start).zip(layout.words(range.end));
+            let data = words.and_then(|(start, end)| plane.data.get(start..end));
+            let (rows, cols) = (self.rows, self.cols);
+            let lost = || CodecError::Layout { codec: self.codec.name(), plane: number, rows, cols };
+            Ok(Plane { data: data.ok_or_else(lost)?.to_vec(), ..*plane })
+        };
+        let planes = self.planes.iter().enumerate().map(cut).collect::<Result<_, CodecError>>()?;
         Ok(Self { codec: self.codec.clone(), rows: range.len(), cols: self.cols, planes })
     }
 
@@ -135,7 +160,13 @@ impl Packed {
         let granularity = first.row_granularity();
         let same = rest.iter().all(|part| part.cols == first.cols && part.codec.name() == name);
         let aligned = parts[..rest.len()].iter().all(|part| part.rows.is_multiple_of(granularity));
-        if !(same && aligned) {
+        if same && aligned { first.codec.stack(parts) } else { None }
+    }
+
+    /// [`Codec::stack`](super::Codec::stack) for planes of fixed length.
+    pub(super) fn stack(parts: &[&Self]) -> Option<Self> {
+        let first = parts.first()?;
+        if first.planes.iter().any(|plane| plane.layout().is_variable()) {
             return None;
         }
         let planes = (0..first.planes.len())

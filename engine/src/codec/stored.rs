@@ -151,7 +151,7 @@ impl Stored {
             // The file is little-endian and need not be aligned.
             let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
             let data: Vec<u32> = words.collect();
-            Ok(Plane { data, row_words: layout.row_words, rows_per_group: layout.rows_per_group })
+            Ok(Plane::of(layout, data))
         });
         let planes = planes.collect::<Result<Vec<_>, CodecError>>()?;
         Packed::new(codec.clone(), rows, cols, planes).map(Some)
@@ -163,11 +163,18 @@ impl Stored {
 pub struct PackedList(BTreeMap<String, Entry>);
 
 impl PackedList {
-    /// Adds a tensor and returns its planes' places in the file, in order.
+    /// Adds a tensor and returns its planes' places in the file, in order. `lengths`: words of its planes, which only those of
+    /// variable length need.
     ///
     /// # Errors
-    /// A shape that is too large for this machine.
-    pub fn add(&mut self, name: &str, shape: &[u64], codec: &CodecRef) -> Result<Vec<TensorInfo>, CodecError> {
+    /// A shape that is too large for this machine, a plane of unknown length.
+    pub fn add(
+        &mut self,
+        name: &str,
+        shape: &[u64],
+        codec: &CodecRef,
+        lengths: &[u64],
+    ) -> Result<Vec<TensorInfo>, CodecError> {
         let too_large = || CodecError::Size { tensor: name.to_owned(), shape: shape.to_vec() };
         let tensor = StoredTensor {
             name: name.to_owned(),
@@ -179,9 +186,15 @@ impl PackedList {
         };
         let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
         let infos = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {
-            let words = u64::from(layout.row_words);
-            let groups = layout.words(rows) as u64 / words.max(1);
-            TensorInfo::new(plane_name(name, number), vec![groups, words], Dtype::U32).map_err(|_| too_large())
+            let shape = match (layout.words(rows), lengths.get(number)) {
+                (Some(words), _) => {
+                    let row_words = u64::from(layout.row_words);
+                    vec![words as u64 / row_words.max(1), row_words]
+                }
+                (None, Some(words)) => vec![*words],
+                (None, None) => return Err(too_large()),
+            };
+            TensorInfo::new(plane_name(name, number), shape, Dtype::U32).map_err(|_| too_large())
         });
         let infos = infos.collect::<Result<_, _>>()?;
         self.0.insert(name.to_owned(), Entry { codec: tensor.encoding, shape: tensor.shape });
@@ -262,7 +275,7 @@ fn describe(checkpoint: &Checkpoint, name: &str, entry: &Entry) -> Result<Stored
     super::rows::check_cols(&*codec, cols).map_err(|error| wrong(error.to_string()))?;
     for (number, layout) in codec.layout(cols).into_iter().enumerate() {
         let (info, _) = plane(checkpoint, name, number)?;
-        let words = layout.words(rows) as u64;
+        let words = layout.words(rows).map_or(info.byte_len() / 4, |words| words as u64);
         if words.checked_mul(4) != Some(info.byte_len()) {
             let have = info.byte_len() / 4;
             return Err(wrong(format!("plane {number} has {have} words where {} takes {words}", tensor.encoding)));

@@ -99,7 +99,7 @@ impl Weights {
         let Some((tensor, codec)) = self.planned(role, layer) else { return 0 };
         match (codec, tensor.matrix()) {
             (Some(codec), Some([rows, cols])) => {
-                codec.layout(cols).iter().map(|plane| 4 * plane.words(rows) as u64).sum()
+                codec.planned_bytes(rows, cols)
             }
             _ => 2 * tensor.elements(), // 8-bit floats become f16
         }

@@ -207,8 +207,7 @@ const PLANES: [&str; 3] = ["codec_0", "codec_1", "codec_2"];
 fn split(packed: &Packed, gated: bool, limit: u64) -> Result<Vec<Range<usize>>, String> {
     let granularity = packed.row_granularity();
     let outputs = if gated { packed.rows / 2 } else { packed.rows };
-    let fits = |rows: usize| packed.planes.iter().all(|p| 4 * p.layout().words(rows) as u64 <= limit);
-    if fits(packed.rows) {
+    if packed.planes.iter().all(|plane| 4 * plane.data.len() as u64 <= limit) {
         return Ok(vec![0..outputs; 1]);
     }
     let halves = if gated { 2 } else { 1 };

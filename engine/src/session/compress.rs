@@ -235,7 +235,7 @@ fn safetensors_places(plan: &Plan, list: &mut PackedList) -> Result<Vec<TensorIn
     let name = &plan.tensor.name;
     match (plan.dtype().filter(|dtype| dtype.safetensors_name().is_some()), &plan.codec) {
         (Some(dtype), _) => Ok(vec![place(name, &plan.tensor.shape, dtype)?]),
-        (None, Some(codec)) => Ok(list.add(name, &plan.tensor.shape, codec)?),
+        (None, Some(codec)) => Ok(list.add(name, &plan.tensor.shape, codec, &[])?),
         (None, None) => Ok(Vec::new()), // a plain type always has a name there
     }
 }

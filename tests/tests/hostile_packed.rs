@@ -29,7 +29,8 @@ fn tensors(list: &mut PackedList) -> (Vec<TensorInfo>, Vec<Vec<u8>>) {
         let codec = codec::parse(codec).expect("a codec's spelling");
         let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32).sin()).collect();
         let packed = codec.encode(&weights, rows, cols).expect("the weights are finite");
-        places.extend(list.add(name, &[rows as u64, cols as u64], &codec).expect("a small shape"));
+        let lengths: Vec<u64> = packed.planes.iter().map(|plane| plane.data.len() as u64).collect();
+        places.extend(list.add(name, &[rows as u64, cols as u64], &codec, &lengths).expect("a small shape"));
         planes.extend(packed.planes.iter().map(|plane| bytemuck::cast_slice(&plane.data).to_vec()));
     }
     places.push(TensorInfo::new("norm", vec![2], Dtype::F32).expect("a small shape"));

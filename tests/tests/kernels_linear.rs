@@ -109,8 +109,9 @@ fn noise(codec: &CodecRef, rows: usize, cols: usize, random: &mut Random) -> Pac
         let PlaneLayout { row_words, rows_per_group } = layout;
         // Two f16 (or four exponents, or scales) a word, none of them infinite.
         let mask = if i == 0 { u32::MAX } else { 0x3fff_3fff };
-        let data =
-            (0..layout.words(rows).unwrap()).map(|_| (random.next().to_bits() << 9 ^ random.next().to_bits()) & mask).collect();
+        let data = (0..layout.words(rows).unwrap())
+            .map(|_| (random.next().to_bits() << 9 ^ random.next().to_bits()) & mask)
+            .collect();
         Plane { data, row_words, rows_per_group }
     });
     Packed::new(codec.clone(), rows, cols, planes.collect()).expect("planes have the codec's layout")

@@ -54,7 +54,7 @@ use std::sync::Arc;
 
 use crate::format::{Dtype, TensorInfo, decode_f32};
 
-pub use calibration::{Calibration, Calibrates};
+pub use calibration::{Calibrates, Calibration};
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
@@ -151,6 +151,18 @@ pub trait Codec: Send + Sync + Debug {
     /// Whether [`Codec::encode`] is there at all; some formats are only read.
     fn encodes(&self) -> bool {
         true
+    }
+
+    /// This codec with its kept values stored by another: sparsity times quantization (`sparse:2:4+q4_k`).
+    ///
+    /// # Errors
+    /// [`CodecError::Combination`] for one that has no values of their own, or whose values cannot be stored so.
+    fn with_values(&self, values: &CodecRef) -> Result<CodecRef, CodecError> {
+        Err(CodecError::Combination {
+            left: self.name(),
+            right: values.name(),
+            why: "only a sparse codec's kept values can be stored by another codec".into(),
+        })
     }
 
     /// The codec that takes over where a row is no multiple of [`Codec::block_len`]. Following these ends at f16, which

@@ -1,4 +1,8 @@
-//! Spelling of codecs: `name[:option=value,option,…]`.
+//! Spelling of codecs: `name[:option=value,option,…]`, and of what is put around them:
+//!
+//! - `method+codec`, `codec+method` – a method that works on top of another, from left to right: `sparse:2:4+q4_k`,
+//!   `q4_k+eora:rank=64`;
+//! - `method:codec` – a wrapper, which takes all that follows: `entropy:uniform:bits=4`.
 
 use std::sync::Arc;
 
@@ -40,6 +44,19 @@ const CODECS: &[(&str, Build)] = &[
     ("bitmap", super::bitmap::build),
 ];
 
+/// Puts a method on top of the codec to its left.
+type Combine = fn(CodecRef, Options) -> Result<CodecRef, CodecError>;
+
+/// What can stand behind a `+`. A codec that stands there instead says how the values of the codec to its left are stored, if that
+/// one has any ([`Codec::with_values`](super::Codec::with_values)).
+const ADDITIONS: &[(&str, Combine)] = &[];
+
+/// Puts a wrapper around a codec.
+type Wrap = fn(CodecRef) -> Result<CodecRef, CodecError>;
+
+/// Wrappers, which take all that stands behind their colon.
+const WRAPPERS: &[(&str, Wrap)] = &[];
+
 /// Builds the codec of a block type, which has no options.
 fn ggml<B: Block>(options: Options) -> Result<CodecRef, CodecError> {
     options.none(Arc::new(Ggml::<B>::new()))
@@ -56,12 +73,35 @@ pub fn valid_codecs() -> String {
 /// An unknown codec or option, or a value that is not allowed; the message lists what is.
 pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
     let recipe = recipe.trim().to_ascii_lowercase();
-    let (name, options) = recipe.split_once(':').unwrap_or((&recipe, ""));
-    match CODECS.iter().find(|(known, _)| *known == name.trim()) {
+    let name = recipe.split([':', '+']).next().unwrap_or_default().trim();
+    if let Some((_, wrap)) = WRAPPERS.iter().find(|(known, _)| *known == name) {
+        return wrap(parse(recipe.split_once(':').map_or("", |(_, wrapped)| wrapped))?);
+    }
+    let mut segments = recipe.split('+');
+    let mut codec = single(segments.next().unwrap_or_default())?;
+    for segment in segments {
+        let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
+        codec = match ADDITIONS.iter().find(|(known, _)| *known == name.trim()) {
+            Some((known, combine)) => combine(codec, Options::read(known, options)?)?,
+            None => {
+                let values = single(segment)?;
+                codec.with_values(&values)?
+            }
+        };
+    }
+    Ok(codec)
+}
+
+/// Reads one codec's spelling.
+fn single(segment: &str) -> Result<CodecRef, CodecError> {
+    let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
+    let name = name.trim();
+    let known = || CODECS.iter().map(|(known, _)| *known);
+    match CODECS.iter().find(|(known, _)| *known == name) {
         Some((known, build)) => build(Options::read(known, options)?),
         None => Err(CodecError::UnknownCodec {
-            name: name.trim().into(),
-            near: nearest(name.trim(), CODECS.iter().map(|(known, _)| *known)),
+            name: name.into(),
+            near: nearest(name, known().chain(ADDITIONS.iter().map(|(known, _)| *known))),
             valid: valid_codecs(),
         }),
     }

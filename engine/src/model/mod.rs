@@ -24,4 +24,4 @@ pub use decoder::{Decoder, Head, Observer};
 pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};
-pub use weights::{ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};
+pub use weights::{Calibrations, ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};

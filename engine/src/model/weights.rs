@@ -5,16 +5,22 @@
 
 mod rotated;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use web_time::Instant;
 
 use super::ModelError;
 use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
-use crate::codec::{CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{Calibration, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, decode_f32};
 
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
+
+/// Statistics of the inputs of matrices, by role and layer. Matrices with the same input share them.
+pub type Calibrations = HashMap<(Role, u32), Arc<Calibration>>;
 
 /// What became of one matrix.
 #[derive(Clone, Debug)]
@@ -39,6 +45,7 @@ pub struct Weights {
     stored: Stored,
     recipe: Option<Recipe>,
     basis: Option<Basis>,
+    calibrations: Calibrations,
     reports: Vec<TensorReport>,
     encode_seconds: f64,
 }
@@ -61,7 +68,22 @@ impl Weights {
             .transpose()
             .map_err(|why| ModelError::Rotation { architecture: config.architecture.name().to_owned(), why })?;
         let stored = Stored::of(checkpoint)?;
-        Ok(Self { config: config.clone(), stored, recipe, basis, reports: Vec::new(), encode_seconds: 0.0 })
+        Ok(Self {
+            config: config.clone(),
+            stored,
+            recipe,
+            basis,
+            calibrations: Calibrations::new(),
+            reports: Vec::new(),
+            encode_seconds: 0.0,
+        })
+    }
+
+    /// Statistics for the codecs that [calibrate](crate::codec::Codec::calibrates): of this model's inputs, in the basis that these
+    /// weights are turned into.
+    pub fn calibrated(mut self, calibrations: Calibrations) -> Self {
+        self.calibrations = calibrations;
+        self
     }
 
     /// What reading the matrices is, in words for people.
@@ -98,9 +120,7 @@ impl Weights {
     pub fn bytes_of(&self, role: Role, layer: u32) -> u64 {
         let Some((tensor, codec)) = self.planned(role, layer) else { return 0 };
         match (codec, tensor.matrix()) {
-            (Some(codec), Some([rows, cols])) => {
-                codec.planned_bytes(rows, cols)
-            }
+            (Some(codec), Some([rows, cols])) => codec.planned_bytes(rows, cols),
             _ => 2 * tensor.elements(), // 8-bit floats become f16
         }
     }
@@ -155,7 +175,8 @@ impl Weights {
                 let mut values = packed.decode();
                 drop(packed);
                 self.change_basis(role, layer, &mut values, cols)?;
-                let packed = codec.encode(&values, rows, cols).map_err(failed)?;
+                let calibration = self.calibrations.get(&(role, layer)).map(|found| &**found);
+                let packed = codec.encode_for(&values, rows, cols, calibration).map_err(failed)?;
                 let nmse = nmse(&values, &packed.decode());
                 self.encode_seconds += start.elapsed().as_secs_f64();
                 (packed, Some(nmse))

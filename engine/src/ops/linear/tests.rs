@@ -27,7 +27,11 @@ fn splits_cover_all_outputs_within_the_limit() {
                     assert_eq!(parts.last().unwrap().end, rows / halves);
                     assert!(parts.windows(2).all(|w| w[0].end == w[1].start));
                     for part in parts {
-                        let most = packed.planes.iter().map(|p| 4 * p.layout().words(halves * part.len()).unwrap() as u64).max();
+                        let most = packed
+                            .planes
+                            .iter()
+                            .map(|p| 4 * p.layout().words(halves * part.len()).unwrap() as u64)
+                            .max();
                         assert!(most <= Some(limit), "{recipe} [{rows}, {cols}] {part:?}: {most:?} > {limit}");
                     }
                 }

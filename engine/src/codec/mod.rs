@@ -58,7 +58,7 @@ pub use calibration::{Calibrates, Calibration};
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
-pub use spec::{parse, valid_codecs};
+pub use spec::{Names, names, parse, valid_codecs};
 pub use stored::{PACKED_KEY, PackedList, Stored, StoredTensor};
 
 /// A codec with its parameters, shared by the matrices it packed.

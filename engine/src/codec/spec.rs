@@ -67,6 +67,29 @@ pub fn valid_codecs() -> String {
     CODECS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
+/// The names that recipes may have, by where they stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Codecs.
+    pub codecs: Vec<&'static str>,
+    /// Methods behind a `+`.
+    pub additions: Vec<&'static str>,
+    /// Methods that wrap a codec, before a `:`.
+    pub wrappers: Vec<&'static str>,
+    /// Methods that change the model before any codec.
+    pub stages: Vec<&'static str>,
+}
+
+/// Everything that is registered: what the feature matrix (`docs/methods/features.toml`) must list.
+pub fn names() -> Names {
+    Names {
+        codecs: CODECS.iter().map(|(name, _)| *name).collect(),
+        additions: ADDITIONS.iter().map(|(name, _)| *name).collect(),
+        wrappers: WRAPPERS.iter().map(|(name, _)| *name).collect(),
+        stages: Vec::new(),
+    }
+}
+
 /// Reads a codec's spelling, e.g. `q4_k`, `uniform:bits=3,group=64` or `nf4:block=64`. Case does not matter.
 ///
 /// # Errors

@@ -18,6 +18,8 @@ mod error;
 mod fit;
 mod fp4;
 mod ggml;
+#[allow(dead_code)] // until the first encoder uses it
+mod hessian;
 mod iq4_nl;
 mod iq4_xs;
 mod k_quant;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use tersor_engine::codec::{self, PACKED_KEY, PackedList, Stored};
-use tersor_engine::format::{Checkpoint, CheckpointWriter, Dtype, GgufMetadata, Meta, TensorInfo, embed};
+use tersor_engine::format::{
+    CHECKSUMS_KEY, Checkpoint, CheckpointWriter, Checksums, Dtype, GgufMetadata, Meta, TensorInfo, embed,
+};
 use tersor_tests::hostile::{Cage, bit_flips, in_a_cage, json_lies, truncations, wounds};
 
 const NAME: &str = "victim.safetensors";
@@ -112,6 +114,35 @@ fn hostile_packed_files() {
         truncations(&file, 7, |label, bytes| run(&label, bytes));
         bit_flips(&file, 200, |label, bytes| run(&label, bytes));
         wounds(&file, 1000, |label, bytes| run(&label, bytes));
+    });
+}
+
+#[test]
+fn hostile_checksums() {
+    in_a_cage("hostile_checksums", 1500, |cage| {
+        let (places, planes) = tensors(&mut PackedList::default());
+        let mut checksums = Checksums::default();
+        for (place, bytes) in places.iter().zip(&planes) {
+            checksums.add(&place.name, bytes);
+        }
+        let good = checksums.metadata();
+        let with = |list: &str| {
+            let mut entries = entries(&self::list());
+            entries.insert(CHECKSUMS_KEY.to_owned(), list.to_owned());
+            file(&entries)
+        };
+        let mut lie = |label: &str, list: &[u8]| {
+            if let Ok(list) = str::from_utf8(list) {
+                run(cage, label, with(list));
+            }
+        };
+        lie("untouched", good.as_bytes());
+        truncations(good.as_bytes(), 1, |label, list| lie(&label, &list));
+        bit_flips(good.as_bytes(), good.len(), |label, list| lie(&label, &list));
+        wounds(good.as_bytes(), 1000, |label, list| lie(&label, &list));
+        json_lies(&good, |label, list| lie(&label, list.as_bytes()));
+        let file = with(&good);
+        bit_flips(&file, 300, |label, bytes| run(cage, &format!("file with checksums, {label}"), bytes));
     });
 }
 

@@ -88,6 +88,11 @@ pub trait Codec: Send + Sync + Debug {
     /// Shapes of the planes of a matrix with `cols` columns, in binding order (`codec_0`, `codec_1`, …).
     fn layout(&self, cols: usize) -> Vec<PlaneLayout>;
 
+    /// What [`Codec::cut`] and [`Codec::stack`] keep together: a power of two, 1 for most codecs.
+    fn row_granularity(&self, cols: usize) -> usize {
+        self.layout(cols).iter().map(|plane| plane.rows_per_group as usize).max().unwrap_or(1).max(1)
+    }
+
     /// Bytes that a packed matrix will take, on the GPU too; where planes are of variable length, about the most that it may be.
     fn planned_bytes(&self, rows: usize, cols: usize) -> u64 {
         self.layout(cols).iter().map(|plane| 4 * plane.words(rows).unwrap_or(0) as u64).sum()

@@ -122,7 +122,7 @@ impl Packed {
 
     /// Cuts of the matrix must start at a multiple of this many rows: a power of two, 1 for most codecs.
     pub fn row_granularity(&self) -> usize {
-        self.planes.iter().map(|plane| plane.rows_per_group as usize).max().unwrap_or(1)
+        self.codec.row_granularity(self.cols)
     }
 
     /// The matrix of some of the rows.

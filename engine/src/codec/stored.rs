@@ -13,7 +13,8 @@
 //! {"version": 1, "tensors": {"w": {"codec": "nf4:block=64", "shape": [576, 1536]}}}
 //! ```
 //!
-//! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows.
+//! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows. Where the file
+//! has checksums ([`CHECKSUMS_KEY`]), what is read is held against them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
@@ -21,7 +22,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
-use crate::format::{Checkpoint, Dtype, Meta, TensorInfo, quoted};
+use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Meta, TensorInfo, quoted};
 
 /// Key of the metadata that lists packed tensors.
 pub const PACKED_KEY: &str = "tersor.packed";
@@ -83,6 +84,7 @@ impl StoredTensor {
 #[derive(Debug, Clone)]
 pub struct Stored {
     checkpoint: Checkpoint,
+    checksums: Checksums,
     tensors: Vec<StoredTensor>,
     index: HashMap<String, usize>,
 }
@@ -91,9 +93,17 @@ impl Stored {
     /// Lists a checkpoint's tensors: packed ones under their own names, in the place of their first plane.
     ///
     /// # Errors
-    /// A list of packed tensors that cannot be read, names an unknown codec, or does not fit the planes in the file.
+    /// A list of packed tensors or of checksums that cannot be read; one that names an unknown codec, or does not fit the planes in
+    /// the file.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, CodecError> {
         let header = read_header(checkpoint)?;
+        let checksums = match metadata(checkpoint, CHECKSUMS_KEY).map(Checksums::parse) {
+            Some(Err(error)) => {
+                return Err(damaged(checkpoint, format!("{CHECKSUMS_KEY} in its metadata cannot be read: {error}")));
+            }
+            Some(Ok(checksums)) => checksums,
+            None => Checksums::default(),
+        };
         let mut planes: HashMap<String, &str> = HashMap::new();
         let mut packed: HashMap<&str, StoredTensor> = HashMap::new();
         for (name, entry) in &header.tensors {
@@ -117,7 +127,7 @@ impl Stored {
                 return Err(wrong(checkpoint, &tensor.name, "it is in the file both packed and plain"));
             }
         }
-        Ok(Self { checkpoint: checkpoint.clone(), tensors, index })
+        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index })
     }
 
     /// The tensors, in the file's order.
@@ -135,19 +145,31 @@ impl Stored {
         &self.checkpoint
     }
 
+    /// A plain tensor's bytes as the file holds them; `None` if it has none of this name.
+    ///
+    /// # Errors
+    /// Bytes that do not have the checksum that the file says.
+    pub fn bytes(&self, name: &str) -> Result<Option<(&TensorInfo, &[u8])>, CodecError> {
+        let Some((info, bytes)) = self.checkpoint.tensor(name) else { return Ok(None) };
+        self.checksums.verify(name, bytes).map_err(|message| wrong(&self.checkpoint, name, message))?;
+        Ok(Some((info, bytes)))
+    }
+
     /// A tensor without re-quantizing it; `None` if there is none of this name. A vector is one row.
     ///
     /// # Errors
-    /// As for [`import`], or planes that do not have the codec's layout.
+    /// As for [`import`] and [`Stored::bytes`], or planes that do not have the codec's layout.
     pub fn load(&self, name: &str) -> Result<Option<Packed>, CodecError> {
         let Some(tensor) = self.tensor(name) else { return Ok(None) };
         let Some(codec) = &tensor.codec else {
-            return self.checkpoint.tensor(name).map(|(info, bytes)| import(info, bytes)).transpose();
+            return self.bytes(name)?.map(|(info, bytes)| import(info, bytes)).transpose();
         };
         let too_large = || CodecError::Size { tensor: name.to_owned(), shape: tensor.shape.clone() };
         let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
         let planes = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {
-            let (_, bytes) = plane(&self.checkpoint, name, number)?;
+            let (info, bytes) = plane(&self.checkpoint, name, number)?;
+            let verified = self.checksums.verify(&info.name, bytes);
+            verified.map_err(|message| wrong(&self.checkpoint, name, format!("plane {number}: {message}")))?;
             // The file is little-endian and need not be aligned.
             let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
             let data: Vec<u32> = words.collect();
@@ -235,12 +257,16 @@ fn damaged(checkpoint: &Checkpoint, message: String) -> CodecError {
     CodecError::Stored { file: checkpoint.name().to_owned(), message }
 }
 
+/// A string of the file's metadata.
+fn metadata<'a>(checkpoint: &'a Checkpoint, key: &str) -> Option<&'a str> {
+    match checkpoint.meta() {
+        Meta::Gguf(meta) => meta.str(key),
+        Meta::HuggingFace { st_metadata, .. } => st_metadata.get(key).map(String::as_str),
+    }
+}
+
 fn read_header(checkpoint: &Checkpoint) -> Result<Header, CodecError> {
-    let text = match checkpoint.meta() {
-        Meta::Gguf(meta) => meta.str(PACKED_KEY),
-        Meta::HuggingFace { st_metadata, .. } => st_metadata.get(PACKED_KEY).map(String::as_str),
-    };
-    let Some(text) = text else {
+    let Some(text) = metadata(checkpoint, PACKED_KEY) else {
         return Ok(Header { version: VERSION, tensors: BTreeMap::new() });
     };
     let header: Header = serde_json::from_str(text)

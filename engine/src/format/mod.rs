@@ -8,6 +8,7 @@
 
 mod bytes;
 mod checkpoint;
+mod checksums;
 mod decode;
 mod dtype;
 mod embedded;
@@ -16,18 +17,21 @@ mod folder;
 mod gguf;
 mod gguf_parts;
 mod gguf_value;
+mod growing;
 mod hugging_face;
 mod open;
 mod safetensors;
 mod writer;
 
 pub use checkpoint::{Checkpoint, Meta, TensorInfo};
+pub use checksums::{CHECKSUMS_KEY, Checksums};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
 pub use embedded::embed;
 pub(crate) use error::quoted;
 pub use error::{FormatError, Item};
 pub use gguf_value::{GgufArray, GgufMetadata, GgufValue};
+pub use growing::GrowingSafetensors;
 #[cfg(not(target_arch = "wasm32"))]
 pub use writer::AtomicFile;
 pub use writer::CheckpointWriter;

@@ -20,6 +20,8 @@ pub struct CheckpointWriter<W> {
     file: String,
     /// Where `out` stands.
     position: u64,
+    /// Bytes before the data.
+    header: u64,
     /// Every tensor's data begin at a multiple of this, counted from `data_start`.
     alignment: u64,
     /// Tensors that have not been written yet: where and how long.
@@ -42,49 +44,7 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         tensors: &[TensorInfo],
     ) -> Result<Self, FormatError> {
         let file = file.into();
-        let unwritable =
-            |item, reason: &str| FormatError::Unwritable { file: file.clone(), item, reason: reason.to_owned() };
-        let alignment = match metadata.get(gguf::ALIGNMENT_KEY) {
-            None => gguf::DEFAULT_ALIGNMENT,
-            Some(&GgufValue::U32(alignment)) if alignment.is_power_of_two() && alignment <= LARGEST_ALIGNMENT => {
-                alignment.into()
-            }
-            Some(_) => {
-                let reason = "it must be a u32 power of two, at most 65536";
-                return Err(unwritable(Item::Key(gguf::ALIGNMENT_KEY.to_owned()), reason));
-            }
-        };
-        let mut header = Vec::from(gguf::MAGIC);
-        header.extend(3u32.to_le_bytes());
-        header.extend((tensors.len() as u64).to_le_bytes());
-        header.extend((metadata.len() as u64).to_le_bytes());
-        for (key, value) in metadata.iter() {
-            if key.is_empty() || key.len() > LONGEST_GGUF_KEY {
-                return Err(unwritable(Item::Key(key.to_owned()), "keys have 1 to 65535 bytes"));
-            }
-            put_string(&mut header, key);
-            put_value(&mut header, value);
-        }
-        let mut layout = Layout { alignment, end: 0, places: HashMap::new() };
-        for info in tensors {
-            let item = || Item::Tensor(info.name.clone());
-            if info.name.is_empty() || info.name.len() > LONGEST_GGUF_NAME {
-                return Err(unwritable(item(), "names in GGUF have 1 to 63 bytes"));
-            }
-            if info.shape.len() > gguf::MOST_DIMS as usize {
-                return Err(unwritable(item(), "tensors in GGUF have at most 4 dimensions"));
-            }
-            let id = info.dtype.ggml_id().ok_or_else(|| unwritable(item(), "GGUF does not have its type"))?;
-            let offset = layout.add(info).map_err(|reason| unwritable(item(), reason))?;
-            put_string(&mut header, &info.name);
-            header.extend((info.shape.len() as u32).to_le_bytes());
-            for dim in info.shape.iter().rev() {
-                header.extend(dim.to_le_bytes());
-            }
-            header.extend(id.to_le_bytes());
-            header.extend(offset.to_le_bytes());
-        }
-        header.resize(header.len().next_multiple_of(alignment as usize), 0);
+        let (header, layout) = gguf_header(&file, metadata, tensors)?;
         Self::begin(out, file, &header, layout)
     }
 
@@ -99,41 +59,15 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         let file = file.into();
         let unwritable =
             |item, reason: &str| FormatError::Unwritable { file: file.clone(), item, reason: reason.to_owned() };
-        let text = |text: &str| serde_json::Value::from(text).to_string();
-        let mut parts = Vec::new();
-        if !metadata.is_empty() {
-            let pairs: Vec<_> = metadata.iter().map(|(key, value)| format!("{}:{}", text(key), text(value))).collect();
-            parts.push(format!("\"{}\":{{{}}}", safetensors::METADATA_KEY, pairs.join(",")));
-        }
         let mut sorted: Vec<&TensorInfo> = tensors.iter().collect();
         sorted.sort_by_key(|info| std::cmp::Reverse(info.dtype.block_bytes()));
         let mut layout = Layout { alignment: 1, end: 0, places: HashMap::new() };
+        let mut placed = Vec::new();
         for info in sorted {
-            let item = || Item::Tensor(info.name.clone());
-            if info.name == safetensors::METADATA_KEY {
-                return Err(unwritable(item(), "the name is reserved"));
-            }
-            if info.shape.len() > safetensors::MOST_DIMS {
-                return Err(unwritable(item(), "it has too many dimensions"));
-            }
-            let dtype = info.dtype.safetensors_name();
-            let dtype = dtype.ok_or_else(|| unwritable(item(), "safetensors does not have its type"))?;
-            let begin = layout.add(info).map_err(|reason| unwritable(item(), reason))?;
-            let shape: Vec<_> = info.shape.iter().map(u64::to_string).collect();
-            parts.push(format!(
-                "{}:{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{begin},{}]}}",
-                text(&info.name),
-                shape.join(","),
-                layout.end
-            ));
+            let begin = layout.add(info).map_err(|reason| unwritable(Item::Tensor(info.name.clone()), reason))?;
+            placed.push((info, begin));
         }
-        let mut json = format!("{{{}}}", parts.join(","));
-        json.extend(std::iter::repeat_n(' ', json.len().next_multiple_of(8) - json.len()));
-        if json.len() as u64 > safetensors::LONGEST_HEADER {
-            return Err(unwritable(Item::Header, "names and metadata take more than 100 MB"));
-        }
-        let mut header = Vec::from((json.len() as u64).to_le_bytes());
-        header.extend(json.into_bytes());
+        let header = safetensors_header(metadata, placed).map_err(|(item, reason)| unwritable(item, reason))?;
         Self::begin(out, file, &header, layout)
     }
 
@@ -145,7 +79,7 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         })?;
         let start = header.len() as u64;
         let pending = layout.places.into_iter().map(|(name, (offset, len))| (name, (start + offset, len))).collect();
-        Ok(Self { out, file, position: start, alignment: layout.alignment, pending })
+        Ok(Self { out, file, position: start, header: start, alignment: layout.alignment, pending })
     }
 
     /// Writes one tensor's bytes; each announced tensor is written exactly once, in any order.
@@ -182,6 +116,25 @@ impl<W: Write + Seek> CheckpointWriter<W> {
         Ok(())
     }
 
+    /// Replaces the header of a GGUF file by one with other metadata, which take exactly as many bytes, e.g. with checksums of what has
+    /// been written instead of zeros.
+    pub fn replace_gguf_header(&mut self, metadata: &GgufMetadata, tensors: &[TensorInfo]) -> Result<(), FormatError> {
+        let (header, _) = gguf_header(&self.file, metadata, tensors)?;
+        if header.len() as u64 != self.header {
+            return Err(FormatError::Unwritable {
+                file: self.file.clone(),
+                item: Item::Header,
+                reason: format!("it has {} bytes, and {} to replace it", self.header, header.len()),
+            });
+        }
+        self.position = u64::MAX;
+        self.out.seek(SeekFrom::Start(0)).and_then(|_| self.out.write_all(&header)).map_err(|source| FormatError::Io {
+            file: self.file.clone(),
+            action: "write",
+            source,
+        })
+    }
+
     /// Ends the file; an error if a tensor is missing.
     pub fn finish(mut self) -> Result<W, FormatError> {
         if let Some(name) = self.pending.keys().min() {
@@ -196,6 +149,92 @@ impl<W: Write + Seek> CheckpointWriter<W> {
             Err(source) => Err(FormatError::Io { file: self.file, action: "write", source }),
         }
     }
+}
+
+/// Everything before the data of a GGUF file, and where the data go.
+fn gguf_header(file: &str, metadata: &GgufMetadata, tensors: &[TensorInfo]) -> Result<(Vec<u8>, Layout), FormatError> {
+    let unwritable =
+        |item, reason: &str| FormatError::Unwritable { file: file.to_owned(), item, reason: reason.to_owned() };
+    let alignment = match metadata.get(gguf::ALIGNMENT_KEY) {
+        None => gguf::DEFAULT_ALIGNMENT,
+        Some(&GgufValue::U32(alignment)) if alignment.is_power_of_two() && alignment <= LARGEST_ALIGNMENT => {
+            alignment.into()
+        }
+        Some(_) => {
+            let reason = "it must be a u32 power of two, at most 65536";
+            return Err(unwritable(Item::Key(gguf::ALIGNMENT_KEY.to_owned()), reason));
+        }
+    };
+    let mut header = Vec::from(gguf::MAGIC);
+    header.extend(3u32.to_le_bytes());
+    header.extend((tensors.len() as u64).to_le_bytes());
+    header.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata.iter() {
+        if key.is_empty() || key.len() > LONGEST_GGUF_KEY {
+            return Err(unwritable(Item::Key(key.to_owned()), "keys have 1 to 65535 bytes"));
+        }
+        put_string(&mut header, key);
+        put_value(&mut header, value);
+    }
+    let mut layout = Layout { alignment, end: 0, places: HashMap::new() };
+    for info in tensors {
+        let item = || Item::Tensor(info.name.clone());
+        if info.name.is_empty() || info.name.len() > LONGEST_GGUF_NAME {
+            return Err(unwritable(item(), "names in GGUF have 1 to 63 bytes"));
+        }
+        if info.shape.len() > gguf::MOST_DIMS as usize {
+            return Err(unwritable(item(), "tensors in GGUF have at most 4 dimensions"));
+        }
+        let id = info.dtype.ggml_id().ok_or_else(|| unwritable(item(), "GGUF does not have its type"))?;
+        let offset = layout.add(info).map_err(|reason| unwritable(item(), reason))?;
+        put_string(&mut header, &info.name);
+        header.extend((info.shape.len() as u32).to_le_bytes());
+        for dim in info.shape.iter().rev() {
+            header.extend(dim.to_le_bytes());
+        }
+        header.extend(id.to_le_bytes());
+        header.extend(offset.to_le_bytes());
+    }
+    header.resize(header.len().next_multiple_of(alignment as usize), 0);
+    Ok((header, layout))
+}
+
+/// The length and the JSON at the start of a safetensors file. `tensors`: each with the offset of its data.
+pub(super) fn safetensors_header<'a>(
+    metadata: &BTreeMap<String, String>,
+    tensors: impl IntoIterator<Item = (&'a TensorInfo, u64)>,
+) -> Result<Vec<u8>, (Item, &'static str)> {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    let mut parts = Vec::new();
+    if !metadata.is_empty() {
+        let pairs: Vec<_> = metadata.iter().map(|(key, value)| format!("{}:{}", text(key), text(value))).collect();
+        parts.push(format!("\"{}\":{{{}}}", safetensors::METADATA_KEY, pairs.join(",")));
+    }
+    for (info, begin) in tensors {
+        let item = || Item::Tensor(info.name.clone());
+        if info.name == safetensors::METADATA_KEY {
+            return Err((item(), "the name is reserved"));
+        }
+        if info.shape.len() > safetensors::MOST_DIMS {
+            return Err((item(), "it has too many dimensions"));
+        }
+        let dtype = info.dtype.safetensors_name().ok_or_else(|| (item(), "safetensors does not have its type"))?;
+        let shape: Vec<_> = info.shape.iter().map(u64::to_string).collect();
+        parts.push(format!(
+            "{}:{{\"dtype\":\"{dtype}\",\"shape\":[{}],\"data_offsets\":[{begin},{}]}}",
+            text(&info.name),
+            shape.join(","),
+            begin.saturating_add(info.byte_len())
+        ));
+    }
+    let mut json = format!("{{{}}}", parts.join(","));
+    json.extend(std::iter::repeat_n(' ', json.len().next_multiple_of(8) - json.len()));
+    if json.len() as u64 > safetensors::LONGEST_HEADER {
+        return Err((Item::Header, "names and metadata take more than 100 MB"));
+    }
+    let mut header = Vec::from((json.len() as u64).to_le_bytes());
+    header.extend(json.into_bytes());
+    Ok(header)
 }
 
 /// Places tensors one after another.

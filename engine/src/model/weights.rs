@@ -283,16 +283,12 @@ impl Weights {
                 expected: vec![len.into()],
             });
         }
-        let plain =
-            self.stored.checkpoint().tensor(&tensor.name).and_then(|(info, bytes)| decode_f32(info.dtype, bytes));
-        let values = match plain {
+        let failed =
+            |error| ModelError::Codec { model: self.model(), tensor: tensor.name.clone(), error: Box::new(error) };
+        let plain = self.stored.bytes(&tensor.name).map_err(failed)?;
+        let values = match plain.and_then(|(info, bytes)| decode_f32(info.dtype, bytes)) {
             Some(values) => values,
             None => {
-                let failed = |error| ModelError::Codec {
-                    model: self.model(),
-                    tensor: tensor.name.clone(),
-                    error: Box::new(error),
-                };
                 let packed = self.stored.load(&tensor.name).map_err(failed)?;
                 packed.ok_or_else(|| self.missing(role, layer, kind))?.decode()
             }

@@ -116,19 +116,11 @@ impl Linear {
         let mut chunks = Vec::new();
         for range in split(packed, gated, limit).map_err(fail)? {
             let (output0, count) = (range.start as u32, range.len() as u32);
-            let codec_error = |e: crate::codec::CodecError| fail(e.to_string());
             let part;
             let packed = if range.len() == outputs as usize {
                 packed
-            } else if gated {
-                let n = outputs as usize;
-                let gate = packed.rows(range.clone()).map_err(codec_error)?;
-                let up = packed.rows(n + range.start..n + range.end).map_err(codec_error)?;
-                let stacked = Packed::concat(&[&gate, &up]);
-                part = stacked.ok_or_else(|| fail("its gate and up rows cannot be split for this device".into()))?;
-                &part
             } else {
-                part = packed.rows(range).map_err(codec_error)?;
+                part = part_of(packed, gated, range).map_err(fail)?;
                 &part
             };
             let planes = packed.planes.iter().enumerate();
@@ -203,19 +195,53 @@ fn binding_limit(gpu: &Gpu) -> u64 {
 /// Names of the planes' bindings.
 const PLANES: [&str; 3] = ["codec_0", "codec_1", "codec_2"];
 
+/// The matrix of some of the outputs: their rows, or their gate rows and then their up rows.
+fn part_of(packed: &Packed, gated: bool, range: Range<usize>) -> Result<Packed, String> {
+    let rows = |range| packed.rows(range).map_err(|error| error.to_string());
+    if !gated {
+        return rows(range);
+    }
+    let n = packed.rows / 2;
+    let (gate, up) = (rows(range.clone())?, rows(n + range.start..n + range.end)?);
+    let stacked = Packed::concat(&[&gate, &up]);
+    stacked.ok_or_else(|| "its gate and up rows cannot be split for this device".into())
+}
+
 /// Cuts the outputs so that every plane of every part has at most `limit` bytes.
 fn split(packed: &Packed, gated: bool, limit: u64) -> Result<Vec<Range<usize>>, String> {
     let granularity = packed.row_granularity();
     let outputs = if gated { packed.rows / 2 } else { packed.rows };
-    if packed.planes.iter().all(|plane| 4 * plane.data.len() as u64 <= limit) {
+    let fits = |packed: &Packed| packed.planes.iter().all(|plane| 4 * plane.data.len() as u64 <= limit);
+    if fits(packed) {
         return Ok(vec![0..outputs; 1]);
     }
+    let too_wide = || format!("{granularity} rows of {} columns are more than a binding's {limit} bytes", packed.cols);
     let halves = if gated { 2 } else { 1 };
-    let most =
-        packed.planes.iter().map(|p| (limit / 4 / u64::from(p.row_words.max(1))) as usize * p.rows_per_group as usize);
-    let step = most.min().unwrap_or(outputs) / halves / granularity * granularity;
+    let fixed = packed.planes.iter().filter(|plane| !plane.layout().is_variable());
+    let most = fixed.map(|p| (limit / 4 / u64::from(p.row_words.max(1))) as usize * p.rows_per_group as usize);
+    let step = (most.min().unwrap_or(usize::MAX) / halves).min(outputs) / granularity * granularity;
     if step == 0 {
-        return Err(format!("{granularity} rows of {} columns are more than a binding's {limit} bytes", packed.cols));
+        return Err(too_wide());
     }
-    Ok((0..outputs).step_by(step).map(|start| start..outputs.min(start + step)).collect())
+    let mut parts: Vec<Range<usize>> =
+        (0..outputs).step_by(step).map(|start| start..outputs.min(start + step)).collect();
+    if packed.planes.iter().all(|plane| !plane.layout().is_variable()) {
+        return Ok(parts);
+    }
+    // How long the other planes become is known only when they are cut: parts that are too large are halved. From the back, so that
+    // they stay in order.
+    let mut fitting = Vec::new();
+    while let Some(range) = parts.pop() {
+        if fits(&part_of(packed, gated, range.clone())?) {
+            fitting.push(range);
+            continue;
+        }
+        let half = (range.len() / 2).next_multiple_of(granularity);
+        if half >= range.len() {
+            return Err(too_wide());
+        }
+        parts.extend([range.start..range.start + half, range.start + half..range.end]);
+    }
+    fitting.reverse();
+    Ok(fitting)
 }

@@ -5,19 +5,18 @@
 //! `codec::Stored`). Of a rotated model the norms are written as ones, the output projection is a matrix of its own, and the
 //! metadata say the seed.
 
+mod output;
+
 use std::collections::HashMap;
-use std::io::{Seek, Write};
 use std::path::Path;
 
+use self::output::Output;
 use super::report::{Fallback, TensorError, Weights};
-use crate::codec::{CodecError, CodecRef, PACKED_KEY, Packed, PackedList, Recipe, Stored, StoredTensor, parse};
-use crate::format::{AtomicFile, CheckpointWriter, Dtype, FormatError, Meta, TensorInfo, embed};
+use crate::codec::{CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
+use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
 use crate::model::names::Role;
 use crate::model::{self, ModelError, ROTATION_KEY, Rotated};
 use crate::progress::{Cancelled, Monitor, Unit};
-
-/// Version of ggml's block layouts, which GGUF files with quantized tensors have to state.
-const QUANTIZATION_VERSION: u32 = 2;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +66,6 @@ struct Plan {
     origin: Origin,
     /// The codec that the recipe asked for, where another had to take its place.
     fallback_from: Option<String>,
-    /// Places in the file: one for a plain type, else one for each plane.
-    places: Vec<TensorInfo>,
 }
 
 /// A model's tensors in another basis.
@@ -121,32 +118,22 @@ pub(super) fn compress(
     let metadata = lasting(checkpoint.meta(), rotation.as_ref().map(|rotation| rotation.seed));
     let mut source = Source { stored, rotation };
     let mut file = AtomicFile::create(output)?;
-    let weights = match output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+    let ending = output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    let output = match ending.as_deref() {
         Some("gguf") => {
-            let Meta::Gguf(mut metadata) = metadata else {
+            let Meta::Gguf(metadata) = metadata else {
                 return Err(CompressError::NotFromGguf { model: checkpoint.name().to_owned() });
             };
-            for plan in &mut plans {
-                plan.places = vec![gguf_place(plan)?];
-            }
-            metadata.set("general.quantization_version", QUANTIZATION_VERSION);
-            let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
-            let writer = CheckpointWriter::gguf(&mut file, name, &metadata, &places)?;
-            write(&mut source, &plans, writer, monitor)?
+            Output::gguf(&mut file, name, metadata, &plans)?
         }
         Some("safetensors") => {
-            let mut list = PackedList::default();
-            for plan in &mut plans {
-                plan.places = safetensors_places(plan, &mut list)?;
-            }
-            let mut entries = embed(&metadata)?;
-            entries.extend(list.metadata().map(|text| (PACKED_KEY.to_owned(), text)));
-            let places: Vec<TensorInfo> = plans.iter().flat_map(|plan| plan.places.clone()).collect();
-            let writer = CheckpointWriter::safetensors(&mut file, name, &entries, &places)?;
-            write(&mut source, &plans, writer, monitor)?
+            // Largest elements first, so that every tensor is aligned for its type.
+            plans.sort_by_key(|plan| std::cmp::Reverse(output::element_bytes(plan)));
+            Output::safetensors(&mut file, name, &metadata, &plans)?
         }
         _ => return Err(CompressError::Ending { output: name }),
     };
+    let weights = write(&mut source, &plans, output, monitor)?;
     file.commit()?;
     Ok(weights)
 }
@@ -157,7 +144,9 @@ fn lasting(meta: &Meta, rotation: Option<u64>) -> Meta {
     let mut meta = meta.clone();
     match &mut meta {
         Meta::Gguf(metadata) => {
-            for key in [PACKED_KEY, "general.file_type", "split.no", "split.count", "split.tensors.count"] {
+            for key in
+                [PACKED_KEY, CHECKSUMS_KEY, "general.file_type", "split.no", "split.count", "split.tensors.count"]
+            {
                 metadata.remove(key);
             }
             if let Some(seed) = rotation {
@@ -166,6 +155,7 @@ fn lasting(meta: &Meta, rotation: Option<u64>) -> Meta {
         }
         Meta::HuggingFace { config, st_metadata, .. } => {
             st_metadata.remove(PACKED_KEY);
+            st_metadata.remove(CHECKSUMS_KEY);
             if let Some(seed) = rotation {
                 st_metadata.insert(ROTATION_KEY.to_owned(), seed.to_string());
                 if let Some(config) = config.as_object_mut() {
@@ -195,7 +185,7 @@ fn plan(stored: &Stored, recipe: &Recipe, rotation: Option<&mut Rotation>) -> Re
         if let Some(vector @ Rotated::Vector(_)) = rotated {
             // Small, and no longer what a shorter type held exactly.
             let (codec, origin) = (Some(parse("f32")?), Origin::Rotated(vector));
-            return Ok(Plan { tensor, codec, origin, fallback_from: None, places: Vec::new() });
+            return Ok(Plan { tensor, codec, origin, fallback_from: None });
         }
         let matrix =
             tensor.matrix().filter(|_| is_weight_matrix(&tensor.name, &tensor.shape) && holds_weights(&tensor));
@@ -214,35 +204,9 @@ fn plan(stored: &Stored, recipe: &Recipe, rotation: Option<&mut Rotation>) -> Re
             (None, Some(rotated)) => (Some(parse("f32")?), Origin::Rotated(rotated), None),
             (None, None) => (tensor.codec(), Origin::Kept, None),
         };
-        Ok(Plan { tensor, codec, origin, fallback_from, places: Vec::new() })
+        Ok(Plan { tensor, codec, origin, fallback_from })
     };
     tensors.into_iter().map(plan).collect()
-}
-
-/// A tensor's one place in a GGUF file.
-fn gguf_place(plan: &Plan) -> Result<TensorInfo, CompressError> {
-    let name = &plan.tensor.name;
-    let dtype = plan.dtype().filter(|dtype| dtype.ggml_id().is_some());
-    let dtype = dtype.ok_or_else(|| CompressError::NotInGguf {
-        codec: plan.codec.as_ref().map_or_else(|| plan.tensor.encoding.clone(), |codec| codec.name()),
-        tensor: name.clone(),
-    })?;
-    place(name, &plan.tensor.shape, dtype)
-}
-
-/// A tensor's places in a safetensors file: itself where the format has its type, else its planes.
-fn safetensors_places(plan: &Plan, list: &mut PackedList) -> Result<Vec<TensorInfo>, CompressError> {
-    let name = &plan.tensor.name;
-    match (plan.dtype().filter(|dtype| dtype.safetensors_name().is_some()), &plan.codec) {
-        (Some(dtype), _) => Ok(vec![place(name, &plan.tensor.shape, dtype)?]),
-        (None, Some(codec)) => Ok(list.add(name, &plan.tensor.shape, codec, &[])?),
-        (None, None) => Ok(Vec::new()), // a plain type always has a name there
-    }
-}
-
-fn place(name: &str, shape: &[u64], dtype: Dtype) -> Result<TensorInfo, CompressError> {
-    let size = |_| CodecError::Size { tensor: name.to_owned(), shape: shape.to_vec() };
-    Ok(TensorInfo::new(name, shape.to_vec(), dtype).map_err(size)?)
 }
 
 impl Plan {
@@ -274,11 +238,11 @@ impl Source<'_> {
     }
 }
 
-/// Writes every tensor to its places.
-fn write<W: Write + Seek>(
+/// Writes every tensor.
+fn write(
     source: &mut Source<'_>,
     plans: &[Plan],
-    mut writer: CheckpointWriter<W>,
+    mut output: Output<'_>,
     monitor: &Monitor,
 ) -> Result<Weights, CompressError> {
     let start = web_time::Instant::now();
@@ -287,12 +251,12 @@ fn write<W: Write + Seek>(
     for (done, plan) in plans.iter().enumerate() {
         monitor.step("compressing", done as u64, plans.len() as u64, Unit::Tensors)?;
         let name = &plan.tensor.name;
-        if let (Origin::Kept, Some(_), Some((info, bytes))) =
-            (&plan.origin, plan.dtype(), stored.checkpoint().tensor(name))
-            && plan.places.len() == 1
-            && plan.places[0].dtype == info.dtype
+        if plan.origin == Origin::Kept
+            && let Some((info, bytes)) = stored.bytes(name)?
+            && plan.dtype() == Some(info.dtype)
+            && output.has(info.dtype)
         {
-            writer.write(name, bytes)?; // bit for bit, whatever it is
+            output.plain(plan, info.dtype, bytes)?; // bit for bit, whatever it is
             weights.add(plan, &plan.tensor.encoding.to_ascii_lowercase(), bytes.len() as u64);
             continue;
         }
@@ -316,33 +280,12 @@ fn write<W: Write + Seek>(
                 packed
             }
         };
-        let bytes = write_packed(&mut writer, plan, &packed)?;
+        let bytes = output.packed(plan, &packed)?;
         weights.add(plan, &packed.codec.name(), bytes);
     }
     monitor.report("compressing", plans.len() as u64, plans.len() as u64, Unit::Tensors);
-    writer.finish()?;
+    output.finish()?;
     Ok(weights.finish(start.elapsed().as_secs_f64()))
-}
-
-/// Writes a packed tensor: as the type that the file has for it, or plane by plane. Returns its bytes.
-fn write_packed<W: Write + Seek>(
-    writer: &mut CheckpointWriter<W>,
-    plan: &Plan,
-    packed: &Packed,
-) -> Result<u64, CompressError> {
-    if let [place] = plan.places.as_slice()
-        && place.name == plan.tensor.name
-    {
-        let bytes = packed.codec.export(packed);
-        let bytes = bytes.ok_or_else(|| CodecError::NoFileType { codec: packed.codec.name() })?;
-        writer.write(&place.name, &bytes)?;
-        return Ok(bytes.len() as u64);
-    }
-    for (place, plane) in plan.places.iter().zip(&packed.planes) {
-        let bytes: Vec<u8> = plane.data.iter().flat_map(|word| word.to_le_bytes()).collect();
-        writer.write(&place.name, &bytes)?;
-    }
-    Ok(packed.bytes())
 }
 
 /// ‖compressed − original‖² / ‖original‖²; 0 when both are zero.

@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::codec;
-use crate::format::{Checkpoint, GgufArray, GgufMetadata, GgufValue};
+use crate::format::{Checkpoint, CheckpointWriter, GgufArray, GgufMetadata, GgufValue, TensorInfo};
 use crate::progress::Cancel;
 
 /// Two matrices, of which `odd.weight` only takes blocks of 32, and two tensors that recipes leave alone.
@@ -145,6 +145,58 @@ fn safetensors_carries_the_whole_model_and_loads_back_identically() {
     has_the_metadata(&back);
     let (_, back, _folder) = compressed(&gguf(), "bf16", "m.safetensors");
     assert_eq!(back.tensor("odd.weight").unwrap().encoding, "BF16", "a plain type stays readable by everyone");
+}
+
+#[test]
+fn every_tensor_has_a_checksum_and_what_was_changed_is_found() {
+    for (name, recipe) in [("m.gguf", "q4_0"), ("m.safetensors", "nf4:block=32")] {
+        let (_, back, folder) = compressed(&gguf(), recipe, name);
+        let path = folder.path().join(name);
+        let file = std::fs::read(&path).unwrap();
+        let infos = back.checkpoint().tensors().to_vec();
+        assert!(infos.iter().all(|info| info.byte_len() > 0));
+        for info in infos {
+            let mut damaged = file.clone();
+            damaged[(info.offset() + info.byte_len() - 1) as usize] ^= 16;
+            let damaged = Checkpoint::from_files(vec![(name.to_owned(), damaged)]).unwrap();
+            let damaged = Stored::of(&damaged).unwrap();
+            let (tensor, plane) = info.name.split_once(".codec_").unwrap_or((&info.name, ""));
+            let error = match damaged.tensor(tensor).unwrap().codec() {
+                Some(_) => damaged.load(tensor).map(|_| ()).unwrap_err().to_string(),
+                None => damaged.bytes(tensor).map(|_| ()).unwrap_err().to_string(),
+            };
+            let plane = if plane.is_empty() { String::new() } else { format!("plane {plane}: ") };
+            assert!(
+                error.contains(&format!("{name}: tensor \"{tensor}\": {plane}its bytes have the CRC-32")),
+                "{error}"
+            );
+        }
+        // Nor is damage passed on under a new checksum.
+        let mut damaged = file.clone();
+        let norm = back.checkpoint().tensor("norm.weight").unwrap().0.offset();
+        damaged[norm as usize] ^= 1;
+        let damaged = Stored::of(&Checkpoint::from_files(vec![(name.to_owned(), damaged)]).unwrap()).unwrap();
+        let again = folder.path().join("again.safetensors");
+        let error = compress(&damaged, &Recipe::parse("q8_0").unwrap(), None, &again, &Monitor::none());
+        assert!(error.unwrap_err().to_string().contains("norm.weight"));
+        assert!(!again.exists());
+    }
+}
+
+#[test]
+fn files_without_checksums_still_load() {
+    let mut list = codec::PackedList::default();
+    let codec = codec::parse("nf4:block=32").unwrap();
+    let packed = codec.encode(&[0.5; 64], 2, 32).unwrap();
+    let places = list.add("w", &[2, 32], &codec, &[]).unwrap();
+    let entries = BTreeMap::from([(PACKED_KEY.to_owned(), list.metadata().unwrap())]);
+    let mut writer = CheckpointWriter::safetensors(Cursor::new(Vec::new()), "m", &entries, &places).unwrap();
+    for (place, plane) in places.iter().zip(&packed.planes) {
+        writer.write(&place.name, bytemuck::cast_slice(&plane.data)).unwrap();
+    }
+    let file = ("m.safetensors".to_owned(), writer.finish().unwrap().into_inner());
+    let stored = Stored::of(&Checkpoint::from_files(vec![file]).unwrap()).unwrap();
+    assert_eq!(stored.load("w").unwrap().unwrap().planes, packed.planes);
 }
 
 #[test]

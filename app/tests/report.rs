@@ -115,6 +115,7 @@ fn comparison() -> Comparison {
         let weights = weights(row);
         Variant {
             embeddings: None,
+            attention: None,
             recipe: row.0.into(),
             quality: Some(quality(row)),
             speed: Some(Speed {

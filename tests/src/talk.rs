@@ -49,7 +49,7 @@ pub fn tiny() -> Source {
 
 /// Loads the embedded model with room for `context` positions.
 pub fn load(slot: u32, context: u32) -> Load {
-    Load { slot: Slot(slot), source: tiny(), recipe: None, rotation: None, context: Some(context) }
+    Load { slot: Slot(slot), source: tiny(), recipe: None, rotation: None, context: Some(context), attention: None }
 }
 
 /// Continues a prompt greedily.

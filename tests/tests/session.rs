@@ -60,8 +60,8 @@ fn a_model_is_loaded_writes_and_is_unloaded() {
         .filter_map(|kind| if let EventKind::Token { id, text } = kind { Some((*id, text.clone())) } else { None })
         .collect();
     let [.., EventKind::Report(report), EventKind::Done] = kinds.as_slice() else { panic!("{kinds:?}") };
-    let Generated { generation, speed } = generated(report.as_ref().clone());
-    assert_eq!(tokens.len(), 24);
+    let Generated { generation, speed, attention } = generated(report.as_ref().clone());
+    assert_eq!((tokens.len(), attention), (24, None));
     assert_eq!(generation.text, tokens.iter().map(|(_, text)| text.as_str()).collect::<String>());
     assert_eq!(generation.tokens, tokens.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     assert_eq!(generation.pieces.concat(), generation.text);
@@ -226,6 +226,7 @@ fn comparison(recipes: &[&str]) -> Compare {
         windows: Some(2),
         input: Some(Input::Prompt(PROMPT.to_owned())),
         tokens: 16,
+        attention: Vec::new(),
     }
 }
 
@@ -296,6 +297,36 @@ fn a_comparison_is_cancelled_and_bad_ones_are_refused_at_once() {
     talk.report(Command::Load(load(0, 64)));
 }
 
+#[test]
+fn attention_is_compared_like_a_recipe() {
+    let talk = Talk::start(options());
+    let policy = "asa:block=16,samples=8,max=0.4";
+    let command = Compare { attention: vec![policy.to_owned()], windows: Some(1), tokens: 4, ..comparison(&["q8_0"]) };
+    let Report::Compare(report) = talk.report(Command::Compare(command.clone())) else { panic!("another report") };
+    let recipes: Vec<&str> = report.variants.iter().map(|variant| variant.recipe.as_str()).collect();
+    let sparse = "asa:block=16,samples=8,max=0.4";
+    assert_eq!(recipes, ["f32", &format!("f32@{sparse}"), "q8_0", &format!("q8_0@{sparse}")]);
+    for (i, variant) in report.variants.iter().enumerate() {
+        assert_eq!(variant.attention.is_some(), i % 2 == 1, "{}", variant.recipe);
+        if let Some(attention) = &variant.attention {
+            assert_eq!(attention.policy, sparse);
+            assert!((0.2..0.8).contains(&attention.kept_fraction), "{attention:?}");
+            assert!(variant.quality.as_ref().unwrap().divergence.as_ref().unwrap().kl_divergence.mean > 0.0);
+        }
+    }
+    let failure = talk.failure(Command::Compare(Compare { attention: vec!["window:size=3".into()], ..command }));
+    assert!(failure.message.contains("unknown option `size`"), "{}", failure.message);
+
+    // In an evaluation and in generation.
+    let evaluate = Evaluate { attention: Some(policy.into()), windows: Some(1), ..evaluation() };
+    let Report::Evaluate(found) = talk.report(Command::Evaluate(evaluate)) else { panic!("another report") };
+    assert!(found.attention.unwrap().kept_fraction < 0.8);
+    talk.report(Command::Load(Load { attention: Some(policy.into()), ..load(0, 1024) }));
+    let prompt = format!("{PROMPT} ").repeat(6);
+    let used = write(&talk, generate(0, &prompt, 4)).attention.unwrap();
+    assert!(used.kept_blocks > 0 && used.kept_blocks < used.visible_blocks, "{used:?}");
+}
+
 fn evaluation() -> Evaluate {
     Evaluate {
         source: tiny(),
@@ -305,6 +336,7 @@ fn evaluation() -> Evaluate {
         text: heldout(),
         context: 256,
         windows: Some(2),
+        attention: None,
     }
 }
 

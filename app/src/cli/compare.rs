@@ -14,8 +14,12 @@ pub struct Args {
     /// A name of `tersor fetch`, a file, a folder, or a Hugging Face id
     model: String,
     /// Recipes to compare with the original: codecs (q4_k, nf4:block=64, uniform:bits=3) or TOML files
-    #[arg(long = "with", value_name = "RECIPE", num_args = 1.., required = true)]
+    #[arg(long = "with", value_name = "RECIPE", num_args = 1.., required_unless_present = "attention")]
     recipes: Vec<String>,
+    /// Block-sparse attention over prompts to compare with dense attention: the original and every recipe run with each too:
+    /// window:sinks=4,window=1024 or asa:block=64,max=0.5
+    #[arg(long, value_name = "POLICY", num_args = 1..)]
+    attention: Vec<String>,
     /// What the original is: bf16, f16 or f32
     #[arg(long, default_value = "bf16", value_name = "CODEC")]
     dense: String,
@@ -49,6 +53,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         windows: args.text.windows(),
         input: args.prompt.clone().map(if args.raw { Input::Prompt } else { Input::Message }),
         tokens: args.tokens,
+        attention: args.attention.clone(),
         source: context.source(&args.model)?,
     };
     let report = context.client()?.run(Command::Compare(command), |_| Ok(()))?;

@@ -20,6 +20,8 @@ pub struct Args {
     encoding: Encoding,
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    attention: super::Attention,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
@@ -30,6 +32,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         text,
         context: args.text.context,
         windows: args.text.windows(),
+        attention: args.attention.policy.clone(),
         against: args.against.as_ref().map(|model| context.source(model)).transpose()?,
         source: context.source(&args.model)?,
     };
@@ -74,12 +77,18 @@ fn describe(found: &Evaluation, width: Option<usize>) -> String {
         row("top-5 overlap, %", format!("{:.3}", 100.0 * d.top5_overlap), none());
         row("flips", d.flips.to_string(), none());
     }
+    if let Some(attention) = &found.attention {
+        row("attention blocks computed, %", format!("{:.1}", 100.0 * attention.kept_fraction), String::new());
+    }
     row("positions a second", significant(found.positions_per_second), String::new());
     let mut pairs = setting(&found.model, &found.device, Some(&found.text), None);
     if let Some(against) = &found.against {
         pairs.insert(1, ("against", printable(&report::describe(against))));
     }
     let mut fallbacks = String::new();
+    if let Some(attention) = &found.attention {
+        pairs.insert(1, ("attention", printable(&attention.policy)));
+    }
     if let Some(recipe) = &found.recipe {
         pairs.insert(1, ("recipe", printable(recipe)));
         for line in report::fallbacks(recipe, &found.weights) {
@@ -104,6 +113,7 @@ mod tests {
             device: found.device,
             against: Some(found.model.clone()),
             recipe: Some("q4_k".into()),
+            attention: None,
             weights: found.variants.remove(1).weights,
             model: found.model,
             against_quality: Some(original),

@@ -101,6 +101,14 @@ impl Encoding {
     }
 }
 
+/// What the queries of a prompt see.
+#[derive(Debug, clap::Args)]
+struct Attention {
+    /// Attention over prompts: dense (the default), window:sinks=4,window=1024 or asa:block=64,max=0.5
+    #[arg(long = "attention", value_name = "POLICY")]
+    policy: Option<String>,
+}
+
 /// What quality is measured on.
 #[derive(Debug, clap::Args)]
 struct TextArgs {
@@ -280,6 +288,9 @@ mod tests {
             "tersor run m --prompt hi --as q4_k --rotate 1 --temperature 0.7",
             "tersor run m --chat --system s",
             "tersor compare m --with q8_0 q4_k nf4:block=64 --prompt p --text f --tokens 8 --html h --json j",
+            "tersor compare m --attention asa:max=0.5 window:window=512",
+            "tersor run m --prompt hi --attention asa",
+            "tersor eval m --attention window:sinks=4,window=256",
             "tersor --adapter llvmpipe eval m --against n --tier portable",
             "tersor compress m --as q4_0 -o f.gguf",
             "tersor embed m one two",

@@ -30,6 +30,8 @@ pub struct Args {
     /// Generate at most this many tokens
     #[arg(long, default_value_t = 256)]
     tokens: u32,
+    #[command(flatten)]
+    attention: super::Attention,
     /// Positions the KV cache has room for
     #[arg(long, value_name = "TOKENS")]
     context: Option<u32>,
@@ -76,6 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         recipe: args.encoding.recipe()?,
         rotation: args.encoding.rotation(),
         context: args.context,
+        attention: args.attention.policy.clone(),
     };
     let Some(Report::Load(loaded)) = client.run(Command::Load(load), |_| Ok(()))? else {
         bail!("the engine did not say what it loaded")
@@ -133,6 +136,10 @@ fn generate(args: &Args, client: &Client, input: Input) -> Result<Generated> {
     out::line("")?;
     let Some(Report::Generate(found)) = report else { bail!("the engine gave no text") };
     tell_speed(&found.speed, found.generation.stop);
+    if let Some(attention) = &found.attention {
+        let percent = 100.0 * attention.kept_fraction;
+        out::note(format_args!("[{}: {percent:.1} % of the prompt's attention blocks computed]", attention.policy));
+    }
     Ok(found)
 }
 

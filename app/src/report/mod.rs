@@ -53,6 +53,7 @@ pub fn table(comparison: &Comparison) -> Table {
         ("KLD\n99.9 %", Align::Right),
         ("KLD\nmax", Align::Right),
         ("same\ntop %", Align::Right),
+        ("blocks\nkept %", Align::Right),
         ("prefill\ntok/s", Align::Right),
         ("decode\ntok/s", Align::Right),
         ("first\ntok ms", Align::Right),
@@ -89,6 +90,7 @@ fn row(variant: &Variant) -> Vec<String> {
         text(divergence.map(|d| significant(d.kl_divergence.percentile_99_9))),
         text(divergence.map(|d| significant(d.kl_divergence.max))),
         text(divergence.map(|d| format!("{:.2}", 100.0 * d.same_top.value))),
+        text(variant.attention.as_ref().map(|a| format!("{:.1}", 100.0 * a.kept_fraction))),
         text(speed.map(|s| significant(s.prefill_tokens_per_second))),
         text(decode.map(|s| significant(s.decode_tokens_per_second))),
         text(speed.filter(|s| s.first_token_ms > 0.0).map(|s| format!("{:.0}", s.first_token_ms))),
@@ -244,6 +246,7 @@ pub(crate) mod tests {
             variants: vec![
                 Variant {
                     embeddings: None,
+                    attention: None,
                     recipe: "bf16".into(),
                     weights: weights(16_000_000, vec![], vec![]),
                     quality: Some(quality(None)),
@@ -253,6 +256,7 @@ pub(crate) mod tests {
                 },
                 Variant {
                     embeddings: None,
+                    attention: None,
                     recipe: "q4_k".into(),
                     weights: weights(
                         5_500_000,

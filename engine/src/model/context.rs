@@ -16,6 +16,12 @@ pub struct Context {
     pub(super) chunk: u32,
     model_limit: u32,
     pub(super) caches: Vec<KvCache>,
+    /// Keys of a group of the coarse view, where the decoder's attention has one.
+    pub(super) pool: Option<u32>,
+    /// Groups that are there.
+    pub(super) pooled: u32,
+    /// By layer, the means of each group's keys and values; empty without a coarse view.
+    pub(super) coarse: Vec<KvCache>,
     /// Of layers with full attention, and of those with a window.
     pub(super) ropes: [Option<Buffer>; 2],
     /// Token ids at their positions.
@@ -84,7 +90,7 @@ fn tables(config: &Config, capacity: u32) -> Result<[Option<RopeTable>; 2], Mode
 }
 
 impl Context {
-    /// Room for `capacity` positions, at most those the model was made for.
+    /// Room for `capacity` positions, at most those the model was made for, for the attention that the decoder has now.
     ///
     /// # Errors
     /// If the device has no room.
@@ -94,6 +100,11 @@ impl Context {
         let chunk = chunk_of(gpu.is_cpu(), capacity);
         let cache = || KvCache::new(gpu, config.kv_heads, capacity, config.head_dim, KvFormat::default());
         let caches = (0..config.layers).map(|_| cache()).collect::<Result<_, _>>()?;
+        let pool = decoder.attention().pool();
+        let coarse = pool.map_or(0, |gap| capacity.div_ceil(gap));
+        let coarse = || KvCache::new(gpu, config.kv_heads, coarse, config.head_dim, KvFormat::F32);
+        let layers = if pool.is_some() { config.layers } else { 0 };
+        let coarse = (0..layers).map(|_| coarse()).collect::<Result<_, _>>()?;
         let [full, local] = tables(config, capacity)?.map(|table| table.map(|t| t.upload(gpu)).transpose());
         Ok(Self {
             capacity,
@@ -101,6 +112,9 @@ impl Context {
             chunk,
             model_limit: config.max_positions,
             caches,
+            pool,
+            pooled: 0,
+            coarse,
             ropes: [full?, local?],
             ids: gpu.storage("token ids", 4 * u64::from(capacity), Purpose::Activations)?,
             work: Workspace::new(gpu, config, chunk)?,
@@ -138,6 +152,7 @@ impl Context {
     /// Forgets everything after the first `length` positions.
     pub fn truncate(&mut self, length: u32) {
         self.length = self.length.min(length);
+        self.pooled = self.pool.map_or(0, |gap| self.pooled.min(self.length / gap));
     }
 
     /// The residual stream after the last layer for the tokens of the last chunk: `[chunk, hidden]`.

@@ -12,11 +12,12 @@
 
 use super::context::Context;
 use super::names::Role;
+use super::policy::{AttentionPolicy, BlockAttention, BlockCount};
 use super::projection::{Fused, GatedPair, Projection};
 use super::{Config, ModelError, Need, Weights, check_fit};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::Variant;
-use crate::ops::attention::{self, Attention};
+use crate::ops::attention::{self, Attention, pooled};
 use crate::ops::linear::{self, Epilogue, Linear, Norm, Rows};
 use crate::ops::norm;
 use crate::ops::rope::{self, RopeAppend};
@@ -38,6 +39,8 @@ pub struct Decoder {
     head: Option<Linear>,
     final_norm: Buffer,
     layers: Vec<Layer>,
+    /// `None`: dense attention.
+    blocks: Option<BlockAttention>,
 }
 
 /// What is left of a [`Decoder`] when its layers are gone: makes logits of normed hidden states.
@@ -132,7 +135,7 @@ impl Decoder {
             monitor.step(stage, u64::from(tables + i + 1), total, Unit::Layers)?;
         }
         gpu.flush_writes().await?;
-        Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers }, weights))
+        Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers, blocks: None }, weights))
     }
 
     /// The device.
@@ -143,6 +146,32 @@ impl Decoder {
     /// Shapes and constants.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Chooses what the queries of a prompt see from now on; dense attention when nobody chose. Contexts are made for one policy: make
+    /// new ones.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn set_attention(&mut self, policy: AttentionPolicy) -> Result<(), ModelError> {
+        self.blocks = BlockAttention::new(&self.gpu, policy, self.config.heads)?;
+        Ok(())
+    }
+
+    /// What the queries of a prompt see.
+    pub fn attention(&self) -> AttentionPolicy {
+        self.blocks.as_ref().map_or(AttentionPolicy::Dense, BlockAttention::policy)
+    }
+
+    /// The blocks of attention that were computed since the policy was chosen, of prompts only; `None` with dense attention.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub async fn block_count(&self) -> Result<Option<BlockCount>, ModelError> {
+        match &self.blocks {
+            Some(blocks) => Ok(Some(blocks.count(&self.gpu).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Bytes of packed weights on the GPU (norms and biases not counted).
@@ -170,16 +199,24 @@ impl Decoder {
             let what = format!("{tokens} tokens at once; a chunk has {}", context.chunk);
             return Err(crate::ops::OpsError::shape("forward", what).into());
         }
+        let pool = self.attention().pool();
+        if pool != context.pool {
+            let what = format!("the context was made for another attention than {}: make a new one", self.attention());
+            return Err(crate::ops::OpsError::shape("forward", what).into());
+        }
         let c = &self.config;
         let x = Rows::new(&context.work.x, c.hidden);
         linear::embed(rec, &self.embed, ids, first, tokens, x, c.embed_scale, false)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.forward(rec, c, context, i, tokens)?;
+            layer.forward(rec, c, context, i, tokens, self.blocks.as_ref())?;
             if let Some(observer) = &mut observer {
                 observer(rec, i as u32, &context.work.x)?;
             }
         }
         context.length += tokens;
+        if let (Some(gap), true) = (pool, tokens > 1) {
+            context.pooled = context.length / gap;
+        }
         Ok(())
     }
 
@@ -330,6 +367,7 @@ impl Layer {
         context: &Context,
         layer: usize,
         tokens: u32,
+        blocks: Option<&BlockAttention>,
     ) -> Result<(), ModelError> {
         let work = &context.work;
         let pos0 = context.length;
@@ -354,7 +392,18 @@ impl Layer {
             attention::decode(rec, &self.attention, pos0, &work.q, cache, &work.attended)?;
         } else {
             let keys = pos0 + tokens;
-            attention::prefill(rec, &self.attention, tokens, pos0, keys, &work.q, cache, &work.attended)?;
+            let a = &self.attention;
+            match blocks {
+                None => attention::prefill(rec, a, tokens, pos0, keys, &work.q, cache, &work.attended)?,
+                Some(blocks) => {
+                    let coarse = context.coarse.get(layer).zip(context.pool);
+                    if let Some((coarse, gap)) = coarse {
+                        pooled::pool(rec, a, cache, keys, gap, context.pooled..keys / gap, coarse)?;
+                    }
+                    let caches = (cache, coarse.map(|(coarse, _)| coarse));
+                    blocks.prefill(rec, a, [tokens, pos0], &work.q, caches, &work.attended)?;
+                }
+            }
             rec.work(4 * u64::from(tokens) * u64::from(keys) * u64::from(q_width))?;
         }
 

@@ -1,4 +1,12 @@
 //! Attention over the KV cache: many queries (prefill, encoders) or one (decode, split over the context).
+//!
+//! Many queries may also see a part of the keys only, block by block: [`blocks`] computes it, [`masks`] chooses the blocks, [`pooled`]
+//! adds a coarse view of all keys, [`gilbert`] orders the tokens of a video so that neighbours share blocks.
+
+pub mod blocks;
+pub mod gilbert;
+pub mod masks;
+pub mod pooled;
 
 use super::rope::KvCache;
 use super::{OpsError, Variant, holds, span};
@@ -69,6 +77,15 @@ impl Attention {
         [4, 3, 2].into_iter().find(fits).unwrap_or(1)
     }
 
+    /// Queries that a lane of the kernels for software adapters keeps in variables.
+    fn software_tile(&self) -> u32 {
+        match self.head_dim {
+            ..=64 => 4,
+            65..=128 => 2,
+            _ => 1,
+        }
+    }
+
     /// Bytes of scratch memory that [`decode`] takes with a cache of `ctx` positions. `software`: on a software adapter.
     pub fn decode_scratch(&self, software: bool, ctx: u32) -> u64 {
         let (target, least) = fill(software);
@@ -127,13 +144,7 @@ pub fn prefill(
     let software = a.variant.software(rec.gpu());
     let (kernel, rows) = if software {
         // As many queries a lane as variables allow, unless that leaves lanes without any.
-        let most = if a.head_dim <= 64 {
-            4
-        } else if a.head_dim <= 128 {
-            2
-        } else {
-            1
-        };
+        let most = a.software_tile();
         let tile = if tokens >= 8 * most { most } else { 1 };
         let options = [("HEAD_DIM", a.head_dim.into()), ("Q_TILE", tile.into()), ("KV_F16", cache.format.option())];
         (rec.gpu().kernel("attention/prefill_cpu", &options)?, 8 * tile)

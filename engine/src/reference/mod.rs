@@ -3,6 +3,7 @@
 //! In and out: slices of f32, row-major and tight, as the kernels see them. Shapes that do not fit panic: callers are tests.
 
 pub mod attention;
+pub mod blocks;
 pub mod elementwise;
 pub mod linear;
 pub mod metrics;

@@ -147,6 +147,9 @@ pub struct Load {
     pub rotation: Option<Rotation>,
     /// Positions the KV cache has room for; the model's own limit, but at most 4,096, when `None`.
     pub context: Option<u32>,
+    /// What the queries of a prompt see: `dense` (which `None` is), `window:window=1024`, `asa:max=0.5`.
+    #[serde(default)]
+    pub attention: Option<String>,
 }
 
 /// Describes a model's file without running it.
@@ -194,6 +197,9 @@ pub struct Compare {
     pub input: Option<Input>,
     /// Tokens to generate, greedily.
     pub tokens: u32,
+    /// Block-sparse attention to compare with dense attention: the original and every recipe run with each of them too.
+    #[serde(default)]
+    pub attention: Vec<String>,
 }
 
 /// Measures a model on a text, against another model of the same vocabulary when one is given.
@@ -213,6 +219,9 @@ pub struct Evaluate {
     pub context: u32,
     /// At most this many windows; the whole text when `None`.
     pub windows: Option<u32>,
+    /// What the queries see, as in [`Load`]; the model it is compared with always sees everything.
+    #[serde(default)]
+    pub attention: Option<String>,
 }
 
 /// Writes a compressed model to a file (native only).

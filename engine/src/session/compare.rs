@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::command::{Compare, Generate, Input, Slot};
 use super::desk::{device, memory_since, open, read_recipe};
 use super::evaluate::TextWindows;
-use super::language::Language;
+use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::{Recipe, embed, inspect};
@@ -16,7 +16,7 @@ use crate::codec::{self, Stored};
 use crate::eval::Original;
 use crate::format::Checkpoint;
 use crate::gpu::{Gpu, MemoryReport};
-use crate::model::{Architecture, Config};
+use crate::model::{Architecture, AttentionPolicy, Config};
 use crate::progress::Monitor;
 
 /// Positions of the context of a comparison that generates.
@@ -33,6 +33,7 @@ pub(super) async fn compare(
     // Everything that can be wrong with the request is found before hours of work.
     let dense = codec::Recipe::parse(&command.dense)?;
     let recipes = command.recipes.iter().map(read_recipe).collect::<Result<Vec<_>, _>>()?;
+    let policies = command.attention.iter().map(|text| read_policy(Some(text))).collect::<Result<Vec<_>, _>>()?;
     let mut model = inspect::model(&Stored::of(&checkpoint)?);
     model.rotation = command.rotation.map(|r| r.seed).or(model.rotation);
     let mut report = report::Comparison {
@@ -52,7 +53,7 @@ pub(super) async fn compare(
         report.text = text.as_ref().map(|t| t.info.clone());
         report.prompt = command.input.as_ref().map(last_words);
         let run = Run { gpu, checkpoint: &checkpoint, command: &command, text, reporter };
-        run.all(dense, recipes, &mut report).await?;
+        run.all(dense, recipes, &policies, &mut report).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(Report::Compare(report))
@@ -79,15 +80,16 @@ impl Run<'_> {
         &self,
         dense: codec::Recipe,
         recipes: Vec<codec::Recipe>,
+        policies: &[AttentionPolicy],
         report: &mut report::Comparison,
     ) -> Result<(), Interruption> {
-        let total = recipes.len() + 1;
+        let total = (recipes.len() + 1) * (policies.len() + 1);
         let monitor = &self.reporter.monitor;
         let before = self.start();
         let name = format!("{} (1 of {total})", dense.name());
         let watched = monitor.prefixed(&name);
-        let original = self.load(dense, &watched).await?;
-        let (mut variant, original) = self.speak(original, &self.command.dense, &watched).await?;
+        let mut original = self.load(dense.clone(), &watched).await?;
+        let mut variant = self.speak(&mut original, &self.command.dense, &watched).await?;
         variant.memory = memory_since(self.gpu, &before);
         // Whatever the file held, this is what the others are measured by.
         variant.weights.tensors.clear();
@@ -103,21 +105,40 @@ impl Run<'_> {
         let reply = variant.generation.as_ref().map(|g| g.tokens.clone());
         report.variants.push(variant);
 
-        for (number, (recipe, asked)) in recipes.into_iter().zip(&self.command.recipes).enumerate() {
+        // The original's weights once more, if only its attention is to be another: its layers are gone.
+        let again = (!policies.is_empty()).then_some((dense, self.command.dense.as_str(), Vec::new()));
+        let dense_first = || vec![AttentionPolicy::Dense];
+        let asked = recipes.into_iter().zip(&self.command.recipes);
+        let asked = asked.map(|(recipe, asked)| (recipe, Recipe::name(asked), dense_first()));
+        for (recipe, name, mut attentions) in again.into_iter().chain(asked) {
+            attentions.extend(policies);
             let before = self.start();
-            let name = format!("{} ({} of {total})", asked.name(), number + 2);
-            let watched = monitor.prefixed(&name);
-            let language = self.load(recipe, &watched).await?;
-            let (mut variant, language) = self.speak(language, Recipe::name(asked), &watched).await?;
-            variant.memory = memory_since(self.gpu, &before);
-            if let (Some(kept), Some(text)) = (&kept, &self.text) {
-                let (records, drift) = kept.compare(&language.decoder, &text.windows, &watched).await?;
-                variant.quality = Some(text.compared(&records, &drift)?);
+            let label = |policy: AttentionPolicy| match policy {
+                AttentionPolicy::Dense => name.to_owned(),
+                policy => format!("{name}@{policy}"),
+            };
+            let mut loaded = None;
+            for policy in attentions {
+                let label = label(policy);
+                let watched = monitor.prefixed(&format!("{label} ({} of {total})", report.variants.len() + 1));
+                let mut language = match loaded.take() {
+                    Some(language) => language,
+                    None => self.load(recipe.clone(), &watched).await?,
+                };
+                language.set_attention(policy).await?;
+                let mut variant = self.speak(&mut language, &label, &watched).await?;
+                variant.memory = memory_since(self.gpu, &before);
+                if let (Some(kept), Some(text)) = (&kept, &self.text) {
+                    let (records, drift) = kept.compare(&language.decoder, &text.windows, &watched).await?;
+                    variant.quality = Some(text.compared(&records, &drift)?);
+                }
+                variant.attention = language.attention_use().await?;
+                if let (Some(reply), Some(generation)) = (&reply, &mut variant.generation) {
+                    generation.first_difference = first_difference(reply, &generation.tokens);
+                }
+                report.variants.push(variant);
+                loaded = Some(language);
             }
-            if let (Some(reply), Some(generation)) = (&reply, &mut variant.generation) {
-                generation.first_difference = first_difference(reply, &generation.tokens);
-            }
-            report.variants.push(variant);
         }
         Ok(())
     }
@@ -138,12 +159,13 @@ impl Run<'_> {
     /// Lets a model answer, and describes it.
     async fn speak(
         &self,
-        mut language: Language,
+        language: &mut Language,
         recipe: &str,
         monitor: &Monitor,
-    ) -> Result<(report::Variant, Language), Interruption> {
+    ) -> Result<report::Variant, Interruption> {
         let mut variant = report::Variant {
             recipe: recipe.to_owned(),
+            attention: None,
             weights: language.weights.clone(),
             quality: None,
             embeddings: None,
@@ -168,7 +190,7 @@ impl Run<'_> {
             variant.generation = Some(generation);
             variant.speed = Some(speed);
         }
-        Ok((variant, language))
+        Ok(variant)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::command::{Generate, Inspect, Load, Slot, Source};
 use super::event::EventKind;
 use super::failure::fail;
-use super::language::Language;
+use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::{Command, Options, compare, embed, evaluate, inspect};
@@ -105,10 +105,12 @@ impl Desk {
         self.models.remove(&command.slot);
         gpu.reset_peak();
         let before = gpu.memory();
+        let policy = read_policy(command.attention.as_ref())?;
         let checkpoint = open(command.source)?;
         let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
         let seed = command.rotation.map(|r| r.seed);
-        let language = Language::load(&gpu, &checkpoint, recipe, seed, command.context, &reporter.monitor).await?;
+        let mut language = Language::load(&gpu, &checkpoint, recipe, seed, command.context, &reporter.monitor).await?;
+        language.set_attention(policy).await?;
         let loaded = report::Loaded {
             device: device(&gpu, &self.limits()),
             model: language.model.clone(),
@@ -128,7 +130,8 @@ impl Desk {
         let prompt = model.prompt(&command.input)?;
         let emit = |id, text: &str| reporter.emit(EventKind::Token { id, text: text.to_owned() });
         let (generation, speed) = model.generate(&prompt, command, emit, &reporter.monitor).await?;
-        Ok(Report::Generate(report::Generated { generation, speed }))
+        let attention = model.attention_use().await?;
+        Ok(Report::Generate(report::Generated { generation, speed, attention }))
     }
 }
 

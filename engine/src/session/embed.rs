@@ -99,6 +99,12 @@ pub(super) async fn compare(
     if command.input.is_some() {
         return Err(fail(format!("{} is an encoder, which writes no text: leave --prompt out", checkpoint.name())));
     }
+    if !command.attention.is_empty() {
+        return Err(fail(format!(
+            "{} is an encoder, which reads its texts whole: leave --attention out",
+            checkpoint.name()
+        )));
+    }
     let text = command.text.as_ref();
     let text = text.ok_or_else(|| fail("an encoder is compared on the paragraphs of a text: leave --no-text out"))?;
     let names = std::iter::once(command.dense.as_str()).chain(command.recipes.iter().map(Recipe::name));
@@ -125,6 +131,7 @@ pub(super) async fn compare(
         let drift = original.as_ref().map(|a| eval::embedding_drift(a, &vectors)).transpose()?;
         report.variants.push(report::Variant {
             recipe: name.to_owned(),
+            attention: None,
             weights: embedder.weights.clone(),
             quality: None,
             embeddings: drift,

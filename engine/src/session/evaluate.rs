@@ -4,7 +4,7 @@ use super::command::{Evaluate, Text};
 use super::desk::{device, open, read_recipe};
 use super::failure::fail;
 use super::inspect;
-use super::language::{decoder_config, weights_report};
+use super::language::{attention_use, decoder_config, read_policy, weights_report};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use crate::codec::{Recipe, Stored};
@@ -12,7 +12,7 @@ use crate::eval::{self, Original, Windows};
 use crate::format::Checkpoint;
 use crate::generate::Tokenizer;
 use crate::gpu::Gpu;
-use crate::model::{Architecture, Config, Decoder, Weights};
+use crate::model::{Architecture, BlockCount, Config, Decoder, Weights};
 use crate::ops::metrics::{Comparison, Difference, Likelihood};
 use crate::progress::Monitor;
 use web_time::Instant;
@@ -26,6 +26,7 @@ pub(super) async fn evaluate(
     let monitor = &reporter.monitor;
     let checkpoint = open(command.source)?;
     let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
+    let policy = read_policy(command.attention.as_ref())?;
     let rotation = command.rotation.map(|r| r.seed);
     if Config::read(&checkpoint)?.architecture == Architecture::Bert {
         return Err(fail("an encoder predicts no text: `compare` measures how far compression moves its vectors"));
@@ -38,18 +39,20 @@ pub(super) async fn evaluate(
     model.rotation = rotation.or(stored_rotation);
     let name = command.recipe.as_ref().map(|recipe| recipe.name().to_owned());
     let start;
-    let (quality, weights, against, against_quality) = match command.against {
+    let (quality, decoder, weights, against, against_quality) = match command.against {
         None => {
-            let (decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            let (mut decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            decoder.set_attention(policy)?;
             start = Instant::now();
             let records = eval::likelihoods(&decoder, windows, monitor).await?;
-            (measured.alone(&records)?, weights, None, None)
+            (measured.alone(&records)?, decoder, weights, None, None)
         }
         Some(source) => {
             let other = open(source)?;
             let original = decoder(gpu, &other, None, None, context, monitor).await?.0;
             let original = Original::record(original, windows, monitor).await?;
-            let (decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            let (mut decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            decoder.set_attention(policy)?;
             start = Instant::now();
             let (records, drift) = original.compare(&decoder, windows, monitor).await?;
             let other = inspect::model(&Stored::of(&other)?);
@@ -57,15 +60,17 @@ pub(super) async fn evaluate(
             let same_basis = rotation.is_none() && stored_rotation == other.rotation;
             let drift = if same_basis { drift } else { Vec::new() };
             let quality = measured.compared(&records, &drift)?;
-            (quality, weights, Some(other), Some(measured.alone(original.likelihoods())?))
+            (quality, decoder, weights, Some(other), Some(measured.alone(original.likelihoods())?))
         }
     };
+    let count = decoder.block_count().await?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Report::Evaluate(Box::new(report::Evaluation {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         device: device(gpu, limits),
         model,
         recipe: name,
+        attention: count.map(|count| attention_use(policy, BlockCount::default(), count)),
         weights: weights_report(&weights),
         against,
         against_quality,

@@ -8,7 +8,7 @@ use crate::format::FormatError;
 use crate::generate::TokenizerError;
 use crate::generate::chat::ChatError;
 use crate::gpu::GpuError;
-use crate::model::ModelError;
+use crate::model::{ModelError, PolicyError};
 use crate::ops::OpsError;
 use crate::progress::Cancelled;
 
@@ -60,4 +60,4 @@ macro_rules! sentences {
     };
 }
 
-sentences!(CodecError, EvalError, FormatError, TokenizerError, ChatError);
+sentences!(CodecError, EvalError, FormatError, TokenizerError, ChatError, PolicyError);

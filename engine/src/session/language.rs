@@ -14,7 +14,7 @@ use crate::generate::{
     ChatTemplate, Continuation, ContinueOptions, Message, StopReason, Tokenizer, continue_text, warm_up,
 };
 use crate::gpu::Gpu;
-use crate::model::{Architecture, Config, Context, Decoder, Weights};
+use crate::model::{Architecture, AttentionPolicy, BlockCount, Config, Context, Decoder, ModelError, Weights};
 use crate::ops::sample::Sampling;
 use crate::progress::{Monitor, Unit};
 
@@ -31,6 +31,8 @@ pub(super) struct Language {
     template: ChatTemplate,
     pub(super) model: report::Model,
     pub(super) weights: report::Weights,
+    /// Blocks of attention that nobody asked for: those of warming up.
+    uncounted: BlockCount,
 }
 
 impl Language {
@@ -63,6 +65,7 @@ impl Language {
         monitor.step("compiling pipelines", 0, 0, Unit::Pipelines)?;
         warm_up(&decoder, &mut context).await?;
         Ok(Self {
+            uncounted: BlockCount::default(),
             decoder,
             context,
             remembered: Vec::new(),
@@ -71,6 +74,29 @@ impl Language {
             model,
             weights: weights_report(&weights),
         })
+    }
+
+    /// Chooses what the queries of a prompt see; the context starts anew.
+    pub(super) async fn set_attention(&mut self, policy: AttentionPolicy) -> Result<(), ModelError> {
+        if self.decoder.attention() == policy {
+            return Ok(());
+        }
+        self.forget();
+        self.decoder.set_attention(policy)?;
+        let capacity = self.context.capacity();
+        // What the old context held is free before the new one takes its place.
+        self.context = Context::new(&self.decoder, 1)?;
+        self.context = Context::new(&self.decoder, capacity)?;
+        warm_up(&self.decoder, &mut self.context).await?;
+        self.uncounted = self.decoder.block_count().await?.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The attention that was computed since the last call, or since it was chosen.
+    pub(super) async fn attention_use(&mut self) -> Result<Option<report::AttentionUse>, ModelError> {
+        let Some(count) = self.decoder.block_count().await? else { return Ok(None) };
+        let before = std::mem::replace(&mut self.uncounted, count);
+        Ok(Some(attention_use(self.decoder.attention(), before, count)))
     }
 
     /// The layers alone; the context's memory is free again.
@@ -166,6 +192,22 @@ impl Language {
         let speed = speed(&found, rest.len());
         Ok((generation(found), speed))
     }
+}
+
+/// What a policy left of the attention between two counts.
+pub(super) fn attention_use(policy: AttentionPolicy, before: BlockCount, after: BlockCount) -> report::AttentionUse {
+    let (kept, visible) = (after.kept.saturating_sub(before.kept), after.visible.saturating_sub(before.visible));
+    report::AttentionUse {
+        policy: policy.to_string(),
+        kept_blocks: kept,
+        visible_blocks: visible,
+        kept_fraction: if visible > 0 { kept as f64 / visible as f64 } else { 1.0 },
+    }
+}
+
+/// Reads a policy of the protocol.
+pub(super) fn read_policy(attention: Option<&String>) -> Result<AttentionPolicy, Interruption> {
+    Ok(attention.map(|text| AttentionPolicy::parse(text)).transpose()?.unwrap_or_default())
 }
 
 /// The configuration of a model that writes text.

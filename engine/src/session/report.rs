@@ -257,6 +257,19 @@ pub struct Generation {
     pub first_difference: Option<usize>,
 }
 
+/// How much of the attention of prompts was computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttentionUse {
+    /// The policy: "asa:block=64,max=0.5".
+    pub policy: String,
+    /// Pairs of query block and key block that were computed, over all layers and heads; counted by the kernels.
+    pub kept_blocks: u64,
+    /// Pairs that dense attention would have computed.
+    pub visible_blocks: u64,
+    /// The one through the other.
+    pub kept_fraction: f64,
+}
+
 /// Of `Load`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loaded {
@@ -281,13 +294,19 @@ pub struct Generated {
     pub generation: Generation,
     /// How fast it came.
     pub speed: Speed,
+    /// How much of the prompt's attention was computed; `None` where all was.
+    #[serde(default)]
+    pub attention: Option<AttentionUse>,
 }
 
 /// One form of the model in a [`Comparison`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
-    /// The recipe; the original's codec for the first one.
+    /// The recipe; the original's codec for the first one. Behind an `@`, the attention where it is not dense.
     pub recipe: String,
+    /// How much of the prompts' attention was computed, for the texts it was measured on; `None` where all was.
+    #[serde(default)]
+    pub attention: Option<AttentionUse>,
     /// Its weights.
     pub weights: Weights,
     /// How well it predicts the text.
@@ -334,6 +353,9 @@ pub struct Evaluation {
     /// How it was compressed; `None` where it is as it is stored.
     #[serde(default)]
     pub recipe: Option<String>,
+    /// How much of the attention was computed; `None` where all was.
+    #[serde(default)]
+    pub attention: Option<AttentionUse>,
     /// Its weights as they were measured.
     #[serde(default)]
     pub weights: Weights,

@@ -9,11 +9,17 @@
 // queries, then values, pass through workgroup memory in chunks of 32 dimensions, so memory does not grow with head_dim.
 // Rows of a chunk are 9 columns apart: 8 would put all lanes of a row on one bank.
 // Grid: (ceil(tokens / (8·Q_ROWS)), heads). Bound by workgroup memory: 8 loads of a vec4 for 64 multiply-adds.
+//
+// With BLOCKS a workgroup's queries are of one query block and it walks over that block's kept key blocks only (attention/kept lists
+// them), one after the other as if they lay side by side; what is not kept is neither read nor computed. Tiles of 32 keys may span
+// several blocks, so blocks of any size cost what they hold. It also writes lse = ln Σ exp(score) of every row, for attention/merge.
+// Grid: (query blocks · ceil(q_block / (8·Q_ROWS)), heads).
 
 //:option HEAD_DIM = 16 20 24 32 40 48 64 80 96 112 120 128 160 192 256
 //:option Q_ROWS = 4 2
+//:option BLOCKS = 0 1
 //:skip HEAD_DIM > 128 && Q_ROWS == 4
-//:skip HEAD_DIM <= 128 && Q_ROWS == 2
+//:skip HEAD_DIM <= 128 && Q_ROWS == 2 && !BLOCKS
 //:import attention/kv
 //:import shared/math
 
@@ -30,10 +36,25 @@ struct Params {
     o_stride: u32,
     scale: f32,
     soft_cap: f32,  // 0: none
+//:if BLOCKS
+    q_block: u32,   // queries of a block, counted from query 0
+    k_block: u32,   // keys of a block, counted from key 0
+    q_blocks: u32,
+    list_stride: u32,
+    gap: u32,       // positions that a key stands for: 1, or those of a pooled key (attention/pool_keys)
+    head0: u32,     // the first of the heads that are listed
+    pad0: u32,
+    pad1: u32,
+//:endif
 }
 
 @group(0) @binding(3) var<storage, read> q: array<vec4<f32>>;        // [tokens, q_stride], head h at h·HEAD_DIM/4
 @group(0) @binding(6) var<storage, read_write> o: array<vec4<f32>>;  // [tokens, o_stride], head h at h·HEAD_DIM/4
+//:if BLOCKS
+@group(0) @binding(7) var<storage, read> kept: array<u32>;           // [listed heads, q_blocks, list_stride]  count, then blocks
+@group(0) @binding(8) var<storage, read_write> lse: array<f32>;      // [tokens, heads]; −1e30 where no key is seen
+//:import attention/tally
+//:endif
 @group(1) @binding(0) var<uniform> p: Params;
 
 const COLS: u32 = #{HEAD_DIM / 4}u;        // columns of a head
@@ -46,21 +67,41 @@ var<workgroup> tile: array<vec4<f32>, #{32 * 9}>;             // [key, 9]  a chu
 var<workgroup> q_tile: array<vec4<f32>, #{8 * Q_ROWS * 9}>;   // [query, 9]  the same chunk of the queries
 var<workgroup> weights: array<Rows, #{32 * 9}>;               // [key, ty]  exp(score − max)
 var<workgroup> partial: array<Rows, #{8 * 9}>;                // [ty, tx]  row maxima, then row sums
+//:if BLOCKS
+var<workgroup> places: array<u32, BK>;                        // [key]  its position; NOWHERE past the last
+const NOWHERE: u32 = 0xffffffffu;
+//:endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tx = lane % 8u;
     let ty = lane / 8u;
+//:if BLOCKS
+    let tiles = (p.q_block + BQ - 1u) / BQ;
+    let block = group.x / tiles;
+    let head = p.head0 + group.y;
+    let q0 = block * p.q_block + group.x % tiles * BQ;
+    let q_end = min((block + 1u) * p.q_block, p.tokens);
+    if (q0 >= q_end) {
+        return;
+    }
+//:else
     let head = group.y;
-    let kv_base = (head / (p.heads / p.kv_heads)) * p.ctx * COLS;
     let q0 = group.x * BQ;
+    let q_end = p.tokens;
+//:endif
+    let kv_base = (head / (p.heads / p.kv_heads)) * p.ctx * COLS;
     let first = p.pos0 + q0;
-    let last = p.pos0 + min(q0 + BQ, p.tokens) - 1u;
+    let last = p.pos0 + min(q0 + BQ, q_end) - 1u;
 
     // Keys that any query of this workgroup may see.
     var end = p.kv_len;
     if (p.causal != 0u) {
+//:if BLOCKS
+        end = min(end, (last + 1u) / p.gap);
+//:else
         end = min(end, last + 1u);
+//:endif
     }
     var begin = 0u;
     if (p.window != 0u) {
@@ -76,7 +117,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var row_max = Rows(MASKED);
     var row_sum = Rows();   // over this lane's keys only; added up at the end
 
+//:if BLOCKS
+    // The kept keys in one line: `total` of them, whole blocks but for the last. Blocks behind this tile's last query drop out.
+    let list = (group.y * p.q_blocks + block) * p.list_stride;
+    var count = kept[list];
+    while (count > 0u && kept[list + count] * p.k_block >= end) {
+        count--;
+    }
+    var total = 0u;
+    if (count > 0u) {
+        total = (count - 1u) * p.k_block + min(p.k_block, end - kept[list + count] * p.k_block);
+    }
+    // The block's last tile sees all that the block sees: it counts for all.
+    if (lane == 0u && q0 + BQ >= q_end) {
+        tally(count);
+    }
+
+    for (var k0 = 0u; k0 < total; k0 += BK) {
+        if (lane < BK) {
+            var place = NOWHERE;
+            if (k0 + lane < total) {
+                place = kept[list + 1u + (k0 + lane) / p.k_block] * p.k_block + (k0 + lane) % p.k_block;
+            }
+            places[lane] = place;
+        }
+        workgroupBarrier();
+//:else
     for (var k0 = begin; k0 < end; k0 += BK) {
+//:endif
 //:for R in 0..Q_ROWS
         var s_#{R} = vec4<f32>();   // scores of keys tx, tx+8, tx+16, tx+24
 //:end
@@ -84,16 +152,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let col = c * 8u + tx;
             for (var i = 0u; i < 4u; i++) {
                 let key = ty + 8u * i;
+//:if BLOCKS
+                let place = places[key];
+//:else
+                let place = k0 + key;
+//:endif
                 var v = vec4<f32>();
-                if (k0 + key < end && col < COLS) {
-                    v = quad(k_cache[kv_base + (k0 + key) * COLS + col]);
+                if (place < end && col < COLS) {
+                    v = quad(k_cache[kv_base + place * COLS + col]);
                 }
                 tile[key * 9u + tx] = v;
             }
             for (var i = 0u; i < #{Q_ROWS}u; i++) {
                 let row = ty + 8u * i;
                 var v = vec4<f32>();
-                if (q0 + row < p.tokens && col < COLS) {
+                if (q0 + row < q_end && col < COLS) {
                     v = q[(q0 + row) * p.q_stride + head * COLS + col] * p.scale;
                 }
                 q_tile[row * 9u + tx] = v;
@@ -112,7 +185,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
 
         // Mask; row maxima over the eight lanes of a row.
+//:if BLOCKS
+        let keys = vec4<u32>(places[tx], places[tx + 8u], places[tx + 16u], places[tx + 24u]);
+//:else
         let keys = vec4<u32>(k0 + tx) + vec4<u32>(0u, 8u, 16u, 24u);
+//:endif
         var tile_max = Rows();
 //:for R in 0..Q_ROWS
         {
@@ -123,7 +200,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             var seen = keys < vec4<u32>(p.kv_len);
             if (p.causal != 0u) {
+//:if BLOCKS
+                seen &= keys < vec4<u32>((pos + 1u) / p.gap);
+//:else
                 seen &= keys <= vec4<u32>(pos);
+//:endif
             }
             if (p.window != 0u) {
                 seen &= (keys + p.window > vec4<u32>(pos)) & (keys < vec4<u32>(pos + p.window));
@@ -160,9 +241,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //:for C in 0..(HEAD_DIM + 31) / 32
         for (var i = 0u; i < 4u; i++) {
             let key = ty + 8u * i;
+//:if BLOCKS
+            let place = places[key];
+//:else
+            let place = k0 + key;
+//:endif
             var v = vec4<f32>();
-            if (k0 + key < end && #{8 * C}u + tx < COLS) {
-                v = quad(v_cache[kv_base + (k0 + key) * COLS + #{8 * C}u + tx]);
+            if (place < end && #{8 * C}u + tx < COLS) {
+                v = quad(v_cache[kv_base + place * COLS + #{8 * C}u + tx]);
             }
             tile[key * 9u + tx] = v;
         }
@@ -187,8 +273,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // A query that sees no key yields 0.
     let inverse = select(Rows(), 1.0 / sum, sum > Rows());
 //:for R in 0..Q_ROWS
-    if (q0 + ty * #{Q_ROWS}u + #{R}u < p.tokens) {
+    if (q0 + ty * #{Q_ROWS}u + #{R}u < q_end) {
         let row = (q0 + ty * #{Q_ROWS}u + #{R}u) * p.o_stride + head * COLS;
+//:if BLOCKS
+        if (tx == 0u) {
+            let at = (q0 + ty * #{Q_ROWS}u + #{R}u) * p.heads + head;
+            lse[at] = select(MASKED, row_max[#{R}] + log(sum[#{R}]), sum[#{R}] > 0.0);
+        }
+//:endif
 //:for C in 0..(HEAD_DIM + 31) / 32
         if (#{8 * C}u + tx < COLS) {
             o[row + #{8 * C}u + tx] = o_#{C}_#{R} * inverse[#{R}];

@@ -53,6 +53,7 @@ fn weights(&(recipe, megabytes, bits_per_weight, nmse, ..): &Row) -> Weights {
         fallbacks: all.iter().filter(narrow).map(fallback).collect(),
         tensors: if nmse > 0.0 { all.iter().enumerate().map(error).collect() } else { Vec::new() },
         encode_seconds: 2.5,
+        calibration: None,
     }
 }
 

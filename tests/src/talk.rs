@@ -7,7 +7,8 @@ use std::time::Duration;
 use tersor::fetch::{self, Located};
 use tersor_engine::gpu::Gpu;
 use tersor_engine::session::{
-    Command, Event, EventKind, Failure, Generate, Input, JobId, Load, Options, Report, Sampling, Session, Slot, Source,
+    Calibration, Command, Event, EventKind, Failure, Generate, Input, JobId, Load, Options, Report, Sampling, Session,
+    Slot, Source,
 };
 
 /// Longest silence of a session.
@@ -49,7 +50,15 @@ pub fn tiny() -> Source {
 
 /// Loads the embedded model with room for `context` positions.
 pub fn load(slot: u32, context: u32) -> Load {
-    Load { slot: Slot(slot), source: tiny(), recipe: None, rotation: None, context: Some(context), attention: None }
+    Load {
+        slot: Slot(slot),
+        source: tiny(),
+        recipe: None,
+        rotation: None,
+        calibration: Calibration::default(),
+        context: Some(context),
+        attention: None,
+    }
 }
 
 /// Continues a prompt greedily.

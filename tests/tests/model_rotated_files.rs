@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 
 use tersor_engine::format::Checkpoint;
 use tersor_engine::model::rotation_of;
-use tersor_engine::session::{Command, Compress, EventKind, Options, Recipe, Rotation, Session, Source};
+use tersor_engine::session::{Calibration, Command, Compress, EventKind, Options, Recipe, Rotation, Session, Source};
 use tersor_tests::converted::Converted;
 use tersor_tests::decoder::{Form, load, load_as, logits, worst};
 use tersor_tests::families::{golden, open, rotatable};
@@ -26,6 +26,7 @@ fn write(source: Source, output: &Path) {
         source,
         recipe: Recipe::Codec("f32".into()),
         rotation: Some(Rotation { seed: SEED }),
+        calibration: Calibration::default(),
         output: output.to_owned(),
     }));
     let last = events.iter().find(EventKind::is_last).unwrap();

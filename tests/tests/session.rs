@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tersor_engine::gpu::{Gpu, GpuOptions};
 use tersor_engine::session::report::{Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
-    Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report, Role,
-    Sampling, Slot, Source, Text,
+    Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report,
+    Role, Sampling, Slot, Source, Text,
 };
 use tersor_tests::golden::asset;
 use tersor_tests::talk::{Talk, generate, load, options, tiny};
@@ -221,6 +221,7 @@ fn comparison(recipes: &[&str]) -> Compare {
         recipes: recipes.iter().map(|recipe| Recipe::Codec((*recipe).to_owned())).collect(),
         dense: "f32".to_owned(),
         rotation: None,
+        calibration: Calibration::default(),
         text: Some(heldout()),
         context: 128,
         windows: Some(2),
@@ -333,6 +334,7 @@ fn evaluation() -> Evaluate {
         recipe: None,
         against: None,
         rotation: None,
+        calibration: Calibration::default(),
         text: heldout(),
         context: 256,
         windows: Some(2),
@@ -369,7 +371,8 @@ fn an_evaluation_stands_alone_or_beside_another() {
 #[test]
 fn models_are_told_what_they_are_for() {
     let talk = Talk::start(options());
-    let embed = Embed { source: tiny(), recipe: None, texts: vec!["a".to_owned()] };
+    let embed =
+        Embed { source: tiny(), recipe: None, calibration: Calibration::default(), texts: vec!["a".to_owned()] };
     let failure = talk.failure(Command::Embed(embed));
     assert!(failure.message.contains("writes text") && failure.message.contains("encoders"), "{}", failure.message);
     let failure = talk.failure(Command::Load(Load { source: bert(), ..load(0, 64) }));

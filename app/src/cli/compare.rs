@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use tersor_engine::session::{Command, Compare, Input, Report, Rotation};
 
-use super::{Context, TextArgs, out, recipe, write};
+use super::{CalibrationArgs, Context, TextArgs, out, recipe, write};
 use crate::report;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "SEED")]
     rotate: Option<u64>,
     #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
     text: TextArgs,
     /// Generate from this prompt with each; put through the model's chat template where it has one
     #[arg(long)]
@@ -48,6 +50,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         recipes: args.recipes.iter().map(|r| recipe(r)).collect::<Result<_>>()?,
         dense: args.dense.clone(),
         rotation: args.rotate.map(|seed| Rotation { seed }),
+        calibration: args.calibration.read()?,
         text: args.text.read()?,
         context: args.text.context,
         windows: args.text.windows(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use tersor_engine::session::{Command, Compress, Report, Rotation};
 
-use super::{Context, out, recipe};
+use super::{CalibrationArgs, Context, out, recipe};
 use crate::report;
 use crate::table::wrap;
 use crate::units::bytes;
@@ -23,12 +23,15 @@ pub struct Args {
     /// Rotate the model by random orthogonal matrices first, which leaves its function unchanged
     #[arg(long, value_name = "SEED")]
     rotate: Option<u64>,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let command = Compress {
         recipe: recipe(&args.recipe)?,
         rotation: args.rotate.map(|seed| Rotation { seed }),
+        calibration: args.calibration.read()?,
         output: args.output.clone(),
         source: context.source(&args.model)?,
     };
@@ -44,6 +47,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         weights.bits_per_weight,
         codecs.join(", ")
     ))?;
+    if let Some(found) = &weights.calibration {
+        out::line(format_args!("calibrated on {}, {} tokens, in {:.0} s", found.text, found.tokens, found.seconds))?;
+    }
     for line in report::fallbacks(&found.recipe, weights) {
         out::line(wrap(&line, out::width(), 2))?;
     }

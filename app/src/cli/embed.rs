@@ -31,7 +31,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.encoding.rotation().is_some() {
         bail!("--rotate is for language models; an encoder has no unchanged rotated form here");
     }
-    let command = Embed { source: context.source(&args.model)?, recipe: args.encoding.recipe()?, texts };
+    let command = Embed {
+        source: context.source(&args.model)?,
+        recipe: args.encoding.recipe()?,
+        calibration: args.encoding.calibration.read()?,
+        texts,
+    };
     let report = context.client()?.run(Command::Embed(command), |_| Ok(()))?;
     let Some(Report::Embed(found)) = &report else { bail!("the engine gave no vectors") };
     out::print(describe(found))?;

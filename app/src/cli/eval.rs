@@ -29,6 +29,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let command = Evaluate {
         recipe: args.encoding.recipe()?,
         rotation: args.encoding.rotation(),
+        calibration: args.encoding.calibration.read()?,
         text,
         context: args.text.context,
         windows: args.text.windows(),
@@ -81,7 +82,7 @@ fn describe(found: &Evaluation, width: Option<usize>) -> String {
         row("attention blocks computed, %", format!("{:.1}", 100.0 * attention.kept_fraction), String::new());
     }
     row("positions a second", significant(found.positions_per_second), String::new());
-    let mut pairs = setting(&found.model, &found.device, Some(&found.text), None);
+    let mut pairs = setting(&found.model, &found.device, Some(&found.text), found.weights.calibration.as_ref(), None);
     if let Some(against) = &found.against {
         pairs.insert(1, ("against", printable(&report::describe(against))));
     }

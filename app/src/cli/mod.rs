@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tersor_engine::progress::{Cancel, Cancelled};
-use tersor_engine::session::{Options, Recipe, Rotation, Source, Text};
+use tersor_engine::session::{Calibration, Options, Recipe, Rotation, Source, Text};
 
 use crate::fetch::{FetchError, Located, locate};
 use bars::Bars;
@@ -89,6 +89,8 @@ struct Encoding {
     /// were quantized before off their grid
     #[arg(long, value_name = "SEED")]
     rotate: Option<u64>,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
 }
 
 impl Encoding {
@@ -107,6 +109,25 @@ struct Attention {
     /// Attention over prompts: dense (the default), window:sinks=4,window=1024 or asa:block=64,max=0.5
     #[arg(long = "attention", value_name = "POLICY")]
     policy: Option<String>,
+}
+
+/// What codecs calibrate on.
+#[derive(Debug, clap::Args)]
+struct CalibrationArgs {
+    /// Text on which codecs look at what the layers are given, to keep what matters there; without it those that cannot do
+    /// without take the first chapters of Pride and Prejudice, which are part of the program
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Tokens of that text to use
+    #[arg(long, default_value_t = 4096, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    calibrate_tokens: u32,
+}
+
+impl CalibrationArgs {
+    fn read(&self) -> anyhow::Result<Calibration> {
+        let text = self.calibrate.as_deref().map(read_text).transpose()?;
+        Ok(Calibration { text, tokens: Some(self.calibrate_tokens) })
+    }
 }
 
 /// What quality is measured on.
@@ -137,14 +158,18 @@ impl TextArgs {
         let Some(path) = &self.text else {
             return Ok(Some(Text { name: "Mansfield Park, XLVI–XLVIII".to_owned(), text: BUNDLED.to_owned() }));
         };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Some(Text { name, text }))
+        read_text(path).map(Some)
     }
 
     fn windows(&self) -> Option<u32> {
         (self.windows > 0).then_some(self.windows)
     }
+}
+
+fn read_text(path: &Path) -> anyhow::Result<Text> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    Ok(Text { name, text })
 }
 
 /// Reads a recipe: a codec, or the path of a TOML file.
@@ -287,6 +312,10 @@ mod tests {
             "tersor inspect m.gguf --tensor t",
             "tersor run m --prompt hi --as q4_k --rotate 1 --temperature 0.7",
             "tersor run m --chat --system s",
+            "tersor compare m --with q4_k --calibrate f --calibrate-tokens 512",
+            "tersor run m --prompt hi --as q4_k --calibrate f",
+            "tersor compress m --as q4_k --calibrate f -o f.gguf",
+            "tersor eval m --as q4_k --calibrate f",
             "tersor compare m --with q8_0 q4_k nf4:block=64 --prompt p --text f --tokens 8 --html h --json j",
             "tersor compare m --attention asa:max=0.5 window:window=512",
             "tersor run m --prompt hi --attention asa",

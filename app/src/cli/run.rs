@@ -77,6 +77,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         source,
         recipe: args.encoding.recipe()?,
         rotation: args.encoding.rotation(),
+        calibration: args.encoding.calibration.read()?,
         context: args.context,
         attention: args.attention.policy.clone(),
     };

@@ -7,7 +7,7 @@ use tersor_engine::session::report::{Comparison, Report, Variant};
 
 use super::plot::{self, Point, Scale};
 use super::text::{self, printable, visible};
-use super::{SHOWN, is_encoder, setting, table};
+use super::{SHOWN, calibration, is_encoder, setting, table};
 use crate::table::{Align, Table};
 use crate::units::{megabytes, significant};
 
@@ -34,7 +34,7 @@ pub fn page(comparison: &Comparison, command: &str) -> String {
     let mut body = String::new();
     // A String takes everything that is written to it.
     let _ = write!(body, "<h1>{}</h1><dl>", escape(&title));
-    for (name, value) in setting(model, device, text.as_ref(), prompt.as_deref()) {
+    for (name, value) in setting(model, device, text.as_ref(), calibration(comparison), prompt.as_deref()) {
         let _ = write!(body, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     }
     body.push_str("</dl>");

@@ -6,7 +6,9 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use tersor_engine::session::report::{Comparison, Device, Estimate, Fallback, Model, TextInfo, Variant, Weights};
+use tersor_engine::session::report::{
+    CalibrationInfo, Comparison, Device, Estimate, Fallback, Model, TextInfo, Variant, Weights,
+};
 
 use crate::table::{Align, Table, width, wrap};
 use crate::units::{bytes, count, megabytes, significant};
@@ -14,7 +16,7 @@ use crate::units::{bytes, count, megabytes, significant};
 /// What a comparison says on a terminal of `width` columns, if that is known: setting, table, texts.
 pub fn terminal(comparison: &Comparison, width: Option<usize>, colour: bool) -> String {
     let Comparison { model, device, text, prompt, .. } = comparison;
-    let mut out = lines(&setting(model, device, text.as_ref(), prompt.as_deref()), width);
+    let mut out = lines(&setting(model, device, text.as_ref(), calibration(comparison), prompt.as_deref()), width);
     out.push('\n');
     out.push_str(&table(comparison).fit(width));
     for (i, line) in comparison.variants.iter().flat_map(|v| fallbacks(&v.recipe, &v.weights)).enumerate() {
@@ -122,11 +124,17 @@ pub fn fallbacks(recipe: &str, weights: &Weights) -> Vec<String> {
         .collect()
 }
 
+/// What the calibrated compressions of a comparison were calibrated on, if there are any.
+pub fn calibration(comparison: &Comparison) -> Option<&CalibrationInfo> {
+    comparison.variants.iter().find_map(|variant| variant.weights.calibration.as_ref())
+}
+
 /// What the numbers were measured with: names and what they are.
 pub fn setting(
     model: &Model,
     device: &Device,
     text: Option<&TextInfo>,
+    calibration: Option<&CalibrationInfo>,
     prompt: Option<&str>,
 ) -> Vec<(&'static str, String)> {
     let mut pairs = vec![("model", describe(model))];
@@ -146,6 +154,9 @@ pub fn setting(
             format!("{positions} positions in {windows} windows of {context} tokens")
         };
         pairs.push(("text", format!("{name}: {what}")));
+    }
+    if let Some(CalibrationInfo { text, tokens, .. }) = calibration {
+        pairs.push(("calibration", format!("{text}: {tokens} tokens")));
     }
     if let Some(prompt) = prompt {
         pairs.push(("prompt", prompt.to_owned()));
@@ -187,6 +198,7 @@ pub(crate) mod tests {
             fallbacks,
             tensors,
             encode_seconds: 0.5,
+            calibration: None,
         };
         let divergence = Divergence {
             ln_perplexity_ratio: Estimate { value: 0.01, standard_error: 0.001 },

@@ -19,7 +19,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CodecError, CodecRef, parse};
+use super::{Calibrates, CodecError, CodecRef, parse};
 
 /// Which codec packs which tensor.
 #[derive(Debug, Clone)]
@@ -123,6 +123,12 @@ impl Recipe {
     /// The codec's canonical spelling, or the file's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How much the codec that calibrates most does.
+    pub fn calibrates(&self) -> Calibrates {
+        let rules = self.rules.iter().map(|rule| rule.codec.calibrates());
+        rules.fold(self.default.calibrates(), Ord::max)
     }
 
     /// The codec for a tensor of `rows` x `cols` weights. Where `cols` is no multiple of its block, the codecs that

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::gpu::{Buffer, Gpu, Purpose};
-use crate::model::{Context, Decoder, Head, ModelError};
+use crate::model::{Context, Decoder, Head, ModelError, Site};
 use crate::ops::linear::Rows;
 use crate::ops::metrics::{
     self, COMPARE_WORDS, Comparison, DIFFERENCE_FLOATS, Difference, Likelihood, Matrix, NLL_WORDS, Positions,
@@ -67,7 +67,8 @@ impl Windows {
         self.ids.chunks_exact(self.length as usize).flat_map(|window| &window[1..]).copied().collect()
     }
 
-    fn window(&self, index: usize) -> &[u32] {
+    /// The tokens of a window.
+    pub fn window(&self, index: usize) -> &[u32] {
         &self.ids[index * self.length as usize..][..self.length as usize]
     }
 }
@@ -165,9 +166,9 @@ impl<'a> Run<'a> {
             let mut rec = gpu.record();
             let tokens = chunk.end - chunk.start;
             let residuals = keep.as_mut().and_then(|(_, residuals)| residuals.take());
-            let mut observer = |rec: &mut crate::gpu::Recorder, layer: u32, x: &Buffer| match residuals {
-                Some(residuals) => residuals.keep(rec, layer, x),
-                None => Ok(()),
+            let mut observer = |rec: &mut crate::gpu::Recorder, site: Site, layer: u32, x: Rows| match residuals {
+                Some(residuals) if site == Site::Stream => residuals.keep(rec, layer, x.buffer),
+                _ => Ok(()),
             };
             self.decoder.forward(&mut rec, &mut self.context, &self.ids, chunk.start, tokens, Some(&mut observer))?;
             if let Some((states, _)) = keep {
@@ -291,11 +292,11 @@ impl Original {
                 monitor.check()?;
                 let mut rec = gpu.record();
                 let measure = same_shape && window == 0 && chunk.start == 0;
-                let mut observer = |rec: &mut crate::gpu::Recorder, layer: u32, x: &Buffer| {
-                    let kept = self.residuals.layers.get(layer as usize).filter(|_| measure);
+                let mut observer = |rec: &mut crate::gpu::Recorder, site: Site, layer: u32, x: Rows| {
+                    let kept = self.residuals.layers.get(layer as usize).filter(|_| measure && site == Site::Stream);
                     let Some(kept) = kept else { return Ok(()) };
                     let shape = [self.residuals.tokens, self.hidden];
-                    let [a, b] = [kept, x].map(|buffer| Matrix::tight(buffer, self.hidden));
+                    let [a, b] = [kept, x.buffer].map(|buffer| Matrix::tight(buffer, self.hidden));
                     Ok(metrics::difference(rec, shape, &a, &b, &sums, layer)?)
                 };
                 let tokens = chunk.end - chunk.start;

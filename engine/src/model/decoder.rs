@@ -8,8 +8,9 @@
 //! ```
 //!
 //! That is six dispatches a layer, seven where the context is long enough to be split. Gemma's norms after each block take
-//! two more.
+//! two more. Where somebody watches ([`Observer`]), norms are computed by themselves.
 
+use super::calibrate::{Observer, Site};
 use super::context::Context;
 use super::names::Role;
 use super::policy::{AttentionPolicy, BlockAttention, BlockCount};
@@ -25,9 +26,6 @@ use crate::progress::{Monitor, Unit};
 
 /// Bytes uploaded before the staging memory is given back.
 const SETTLE_BYTES: u64 = 32 << 20;
-
-/// Called after each layer with the recorder, the layer's number and the residual stream `[tokens, hidden]`.
-pub type Observer<'a> = dyn FnMut(&mut Recorder, u32, &Buffer) -> Result<(), ModelError> + 'a;
 
 /// A language model on the GPU.
 #[derive(Debug)]
@@ -208,10 +206,8 @@ impl Decoder {
         let x = Rows::new(&context.work.x, c.hidden);
         linear::embed(rec, &self.embed, ids, first, tokens, x, c.embed_scale, false)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.forward(rec, c, context, i, tokens, self.blocks.as_ref())?;
-            if let Some(observer) = &mut observer {
-                observer(rec, i as u32, &context.work.x)?;
-            }
+            layer.forward(rec, c, context, i, tokens, self.blocks.as_ref(), &mut observer)?;
+            see(&mut observer, rec, Site::Stream, i, x)?;
         }
         context.length += tokens;
         if let (Some(gap), true) = (pool, tokens > 1) {
@@ -368,12 +364,15 @@ impl Layer {
         layer: usize,
         tokens: u32,
         blocks: Option<&BlockAttention>,
+        observer: &mut Option<&mut Observer>,
     ) -> Result<(), ModelError> {
         let work = &context.work;
+        let fuse = tokens == 1 && observer.is_none();
         let pos0 = context.length;
         let (hidden, q_width) = (c.hidden, c.q_width());
 
-        let (x, fused) = self.normed(rec, c, &work.x, &self.attention_norm, &work.normed, tokens)?;
+        let (x, fused) = normed(rec, c, &work.x, &self.attention_norm, &work.normed, tokens, fuse)?;
+        see(observer, rec, Site::Qkv, layer, x)?;
         let qkv = Rows::new(&work.qkv, c.qkv_width());
         self.qkv.forward(rec, tokens, x, qkv, &Fused { norm: fused, ..Fused::default() })?;
 
@@ -408,6 +407,7 @@ impl Layer {
         }
 
         let attended = Rows::new(&work.attended, q_width);
+        see(observer, rec, Site::O, layer, attended)?;
         let after = match (&self.post_norms, &work.x_after) {
             (Some([norm, _]), Some(after)) => {
                 self.o.forward(rec, tokens, attended, Rows::new(&work.normed, hidden), &Fused::default())?;
@@ -421,9 +421,11 @@ impl Layer {
             }
         };
 
-        let (x, fused) = self.normed(rec, c, after, &self.mlp_norm, &work.normed, tokens)?;
+        let (x, fused) = normed(rec, c, after, &self.mlp_norm, &work.normed, tokens, fuse)?;
+        see(observer, rec, Site::Up, layer, x)?;
         self.gate_up.forward(rec, tokens, x, &work.mlp, c.intermediate, c.activation, fused)?;
         let mlp = Rows::new(&work.mlp, c.intermediate);
+        see(observer, rec, Site::Down, layer, mlp)?;
         if let Some([_, norm]) = &self.post_norms {
             self.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &Fused::default())?;
             add_normed(rec, c, tokens, &work.normed, norm, after, &work.x)
@@ -432,22 +434,36 @@ impl Layer {
             self.down.forward(rec, tokens, mlp, Rows::new(&work.x, hidden), &add)
         }
     }
+}
 
-    /// The normed input of a block: computed for a chunk, left to the product for a single token.
-    fn normed<'a>(
-        &self,
-        rec: &mut Recorder,
-        c: &Config,
-        x: &'a Buffer,
-        weight: &'a Buffer,
-        normed: &'a Buffer,
-        tokens: u32,
-    ) -> Result<(Rows<'a>, Option<Norm<'a>>), ModelError> {
-        if tokens == 1 {
-            return Ok((Rows::new(x, c.hidden), Some(Norm { weight, eps: c.norm_eps })));
-        }
-        norm::rms(rec, &norm::Norm::tight(tokens, c.hidden, c.norm_eps), x, weight, None, normed)?;
-        Ok((Rows::new(normed, c.hidden), None))
+/// The normed input of a block: computed for a chunk, left to the product (`fuse`) for a single token.
+fn normed<'a>(
+    rec: &mut Recorder,
+    c: &Config,
+    x: &'a Buffer,
+    weight: &'a Buffer,
+    normed: &'a Buffer,
+    tokens: u32,
+    fuse: bool,
+) -> Result<(Rows<'a>, Option<Norm<'a>>), ModelError> {
+    if fuse {
+        return Ok((Rows::new(x, c.hidden), Some(Norm { weight, eps: c.norm_eps })));
+    }
+    norm::rms(rec, &norm::Norm::tight(tokens, c.hidden, c.norm_eps), x, weight, None, normed)?;
+    Ok((Rows::new(normed, c.hidden), None))
+}
+
+/// Shows activations to the observer, if there is one.
+fn see(
+    observer: &mut Option<&mut Observer>,
+    rec: &mut Recorder,
+    site: Site,
+    layer: usize,
+    x: Rows,
+) -> Result<(), ModelError> {
+    match observer {
+        Some(observer) => observer(rec, site, layer as u32, x),
+        None => Ok(()),
     }
 }
 

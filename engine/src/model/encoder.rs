@@ -1,5 +1,6 @@
 //! Encoders: BERT and MiniLM, from token ids to one vector a text.
 
+use super::calibrate::{Observer, Site};
 use super::context::Workspace;
 use super::names::Role;
 use super::projection::{Fused, Projection};
@@ -108,6 +109,11 @@ impl Encoder {
         Ok((this, weights))
     }
 
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// Shapes and constants.
     pub fn config(&self) -> &Config {
         &self.config
@@ -126,6 +132,20 @@ impl Encoder {
     /// # Errors
     /// [`ModelError::ContextFull`] for more tokens than the model has positions, [`ModelError::Token`], or what the device refuses.
     pub fn forward(&self, rec: &mut Recorder, ids: &[u32], segments: &[u32]) -> Result<&Buffer, ModelError> {
+        self.observed(rec, ids, segments, None)
+    }
+
+    /// [`Encoder::forward`] while somebody watches.
+    ///
+    /// # Errors
+    /// As there, or what the observer says.
+    pub fn observed(
+        &self,
+        rec: &mut Recorder,
+        ids: &[u32],
+        segments: &[u32],
+        mut observer: Option<&mut Observer>,
+    ) -> Result<&Buffer, ModelError> {
         let c = &self.config;
         if ids.is_empty() || ids.len() as u64 > u64::from(c.max_positions) {
             return Err(ModelError::ContextFull {
@@ -154,8 +174,12 @@ impl Encoder {
             linear::embed(rec, types, &self.ids[2], 0, tokens, sum, 1.0, true)?;
         }
         self.norm(rec, tokens, &work.normed, &self.embed_norm, None, &work.x)?;
-        for layer in &self.layers {
-            self.layer(rec, layer, tokens)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mut see = |rec: &mut Recorder, site: Site, x: Rows| match &mut observer {
+                Some(observer) => observer(rec, site, i as u32, x),
+                None => Ok(()),
+            };
+            self.layer(rec, layer, tokens, &mut see)?;
         }
         Ok(&work.x)
     }
@@ -187,10 +211,17 @@ impl Encoder {
     }
 
     /// x = norm(x + attention(x)), then x = norm(x + mlp(x)). The norms write elsewhere than they read, so `q` and `x` take turns.
-    fn layer(&self, rec: &mut Recorder, layer: &Layer, tokens: u32) -> Result<(), ModelError> {
+    fn layer(
+        &self,
+        rec: &mut Recorder,
+        layer: &Layer,
+        tokens: u32,
+        see: &mut dyn FnMut(&mut Recorder, Site, Rows) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
         let (c, work) = (&self.config, &self.work);
         let (hidden, plain) = (c.hidden, Fused::default());
         let x = Rows::new(&work.x, hidden);
+        see(rec, Site::Qkv, x)?;
         layer.qkv.forward(rec, tokens, x, Rows::new(&work.qkv, c.qkv_width()), &plain)?;
         let append =
             RopeAppend { style: RopeStyle::None, ..RopeAppend::fused(tokens, c.heads, c.kv_heads, c.head_dim, 0) };
@@ -205,15 +236,19 @@ impl Encoder {
         attention::prefill(rec, &attention, tokens, 0, tokens, &work.q, &self.cache, &work.attended)?;
         rec.work(4 * u64::from(tokens) * u64::from(tokens) * u64::from(c.q_width()))?;
         let attended = Rows::new(&work.attended, c.q_width());
+        see(rec, Site::O, attended)?;
         layer.o.forward(rec, tokens, attended, Rows::new(&work.normed, hidden), &plain)?;
         // Queries are no longer needed: their buffer holds the state between the two blocks.
         self.norm(rec, tokens, &work.normed, &layer.attention_norm, Some(&work.x), &work.q)?;
         let between = Rows::new(&work.q, hidden);
+        see(rec, Site::Up, between)?;
         let activated = Fused { activation: Some(c.activation), ..plain };
         layer.up.forward(rec, tokens, between, Rows::new(&work.mlp, c.intermediate), &activated)?;
         let mlp = Rows::new(&work.mlp, c.intermediate);
+        see(rec, Site::Down, mlp)?;
         layer.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &plain)?;
-        self.norm(rec, tokens, &work.normed, &layer.mlp_norm, Some(&work.q), &work.x)
+        self.norm(rec, tokens, &work.normed, &layer.mlp_norm, Some(&work.q), &work.x)?;
+        see(rec, Site::Stream, x)
     }
 }
 

@@ -46,6 +46,18 @@ pub enum ModelError {
         /// Row-major.
         expected: Vec<u64>,
     },
+    /// Statistics for calibrated codecs that are more than the host is asked to hold.
+    #[error(
+        "the statistics of its layers' inputs would take {} of memory, more than {}: write a recipe that calibrates fewer tensors",
+        super::fit::megabytes(*need),
+        super::fit::megabytes(*limit)
+    )]
+    Calibration {
+        /// Bytes.
+        need: u64,
+        /// Bytes.
+        limit: u64,
+    },
     /// The model is larger than the device has room for; nothing was uploaded.
     #[error(
         "{model} needs {} of GPU memory ({} weights, {} KV cache for {context} positions, {} activations), {} are free; {remedy}",
@@ -122,7 +134,7 @@ pub enum ModelError {
         /// Why.
         error: Box<CodecError>,
     },
-    /// A list of packed tensors that cannot be read.
+    /// A list of packed tensors that cannot be read, or statistics that are no numbers.
     #[error(transparent)]
     Stored(#[from] CodecError),
     /// An operation was refused.

@@ -7,6 +7,7 @@
 //! [`Weights`] reads, rotates and compresses them one at a time; [`Context`] holds what a decoder remembers of a text.
 
 mod basis;
+mod calibrate;
 pub mod config;
 mod context;
 mod decoder;
@@ -19,9 +20,10 @@ mod projection;
 pub mod rotate;
 mod weights;
 
+pub use calibrate::{Observer, Site, Wanted, calibrate, calibrate_encoder};
 pub use config::{Architecture, Config};
 pub use context::Context;
-pub use decoder::{Decoder, Head, Observer};
+pub use decoder::{Decoder, Head};
 pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};

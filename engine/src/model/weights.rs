@@ -14,7 +14,7 @@ use super::ModelError;
 use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
-use crate::codec::{Calibration, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{Calibrates, Calibration, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, decode_f32};
 
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
@@ -84,6 +84,25 @@ impl Weights {
     pub fn calibrated(mut self, calibrations: Calibrations) -> Self {
         self.calibrations = calibrations;
         self
+    }
+
+    /// The model's shapes and names.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How much the codec that the recipe gives to a matrix calibrates; not at all if the file has no such matrix.
+    pub(super) fn calibrates(&self, role: Role, layer: u32) -> Calibrates {
+        let codec = self.recipe_for(role).and_then(|_| self.planned(role, layer)?.1);
+        codec.map_or(Calibrates::No, |codec| codec.calibrates())
+    }
+
+    /// Statistics by the names that the file has for the matrices.
+    pub fn by_name(&self, calibrations: &Calibrations) -> HashMap<String, Arc<Calibration>> {
+        let named = |((role, layer), found): (&(Role, u32), &Arc<Calibration>)| {
+            Some((format!("{}.weight", self.config.naming.stem(*role, *layer)?), found.clone()))
+        };
+        calibrations.iter().filter_map(named).collect()
     }
 
     /// What reading the matrices is, in words for people.

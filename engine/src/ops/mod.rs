@@ -10,6 +10,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod linear;
 pub mod metrics;
+pub mod moments;
 pub mod norm;
 pub mod rope;
 pub mod sample;

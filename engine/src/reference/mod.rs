@@ -7,6 +7,7 @@ pub mod blocks;
 pub mod elementwise;
 pub mod linear;
 pub mod metrics;
+pub mod moments;
 pub mod norm;
 pub mod rope;
 pub mod sample;

@@ -77,6 +77,16 @@ pub struct Text {
     pub text: String,
 }
 
+/// What codecs calibrate on that weigh errors by what they do to a layer's outputs; others ignore it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Calibration {
+    /// The text. When `None`, codecs that cannot do without get the one that is part of the engine, the others nothing.
+    pub text: Option<Text>,
+    /// Tokens of it that go through the model; 4,096 when `None`.
+    pub tokens: Option<u32>,
+}
+
 /// Who says a [`Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,6 +155,9 @@ pub struct Load {
     pub recipe: Option<Recipe>,
     /// Change of basis before compressing.
     pub rotation: Option<Rotation>,
+    /// What calibrated codecs look at.
+    #[serde(default)]
+    pub calibration: Calibration,
     /// Positions the KV cache has room for; the model's own limit, but at most 4,096, when `None`.
     pub context: Option<u32>,
     /// What the queries of a prompt see: `dense` (which `None` is), `window:window=1024`, `asa:max=0.5`.
@@ -187,6 +200,9 @@ pub struct Compare {
     pub dense: String,
     /// Change of basis before compressing, the same for all.
     pub rotation: Option<Rotation>,
+    /// What calibrated codecs look at, with the original.
+    #[serde(default)]
+    pub calibration: Calibration,
     /// What to measure quality on; skipped when `None`.
     pub text: Option<Text>,
     /// Tokens of a window.
@@ -213,6 +229,9 @@ pub struct Evaluate {
     pub against: Option<Source>,
     /// Change of basis before compressing.
     pub rotation: Option<Rotation>,
+    /// What calibrated codecs look at.
+    #[serde(default)]
+    pub calibration: Calibration,
     /// The text.
     pub text: Text,
     /// Tokens of a window.
@@ -233,6 +252,9 @@ pub struct Compress {
     pub recipe: Recipe,
     /// Change of basis before compressing.
     pub rotation: Option<Rotation>,
+    /// What calibrated codecs look at.
+    #[serde(default)]
+    pub calibration: Calibration,
     /// The file; `.gguf` or `.safetensors` says the format.
     pub output: PathBuf,
 }
@@ -244,6 +266,9 @@ pub struct Embed {
     pub source: Source,
     /// How to compress it.
     pub recipe: Option<Recipe>,
+    /// What calibrated codecs look at.
+    #[serde(default)]
+    pub calibration: Calibration,
     /// The texts.
     pub texts: Vec<String>,
 }

@@ -5,6 +5,7 @@
 
 use web_time::Instant;
 
+use super::calibrate::{Gathered, Plan};
 use super::command::{Compare, Generate, Input, Slot};
 use super::desk::{device, memory_since, open, read_recipe};
 use super::evaluate::TextWindows;
@@ -88,19 +89,31 @@ impl Run<'_> {
         let before = self.start();
         let name = format!("{} (1 of {total})", dense.name());
         let watched = monitor.prefixed(&name);
-        let mut original = self.load(dense.clone(), &watched).await?;
+        let rotation = self.command.rotation.map(|r| r.seed);
+        // What is wrong with it is found before the original is loaded.
+        let calibration = Plan::of(self.checkpoint, &recipes, rotation, &self.command.calibration)?;
+        let mut original = self.load(dense.clone(), &Gathered::default(), &watched).await?;
         let mut variant = self.speak(&mut original, &self.command.dense, &watched).await?;
         variant.memory = memory_since(self.gpu, &before);
         // Whatever the file held, this is what the others are measured by.
         variant.weights.tensors.clear();
         variant.weights.encode_seconds = 0.0;
+        let tokenizer = original.tokenizer.clone();
+        let decoder = original.into_decoder();
+        let gathered = match calibration {
+            Some(plan) => plan.gather(&decoder, &tokenizer, &watched).await?,
+            None => Gathered::default(),
+        };
         let kept = match &self.text {
             Some(text) => {
-                let kept = Original::record(original.into_decoder(), &text.windows, &watched).await?;
+                let kept = Original::record(decoder, &text.windows, &watched).await?;
                 variant.quality = Some(text.alone(kept.likelihoods())?);
                 Some(kept)
             }
-            None => None,
+            None => {
+                drop(decoder);
+                None
+            }
         };
         let reply = variant.generation.as_ref().map(|g| g.tokens.clone());
         report.variants.push(variant);
@@ -123,7 +136,7 @@ impl Run<'_> {
                 let watched = monitor.prefixed(&format!("{label} ({} of {total})", report.variants.len() + 1));
                 let mut language = match loaded.take() {
                     Some(language) => language,
-                    None => self.load(recipe.clone(), &watched).await?,
+                    None => self.load(recipe.clone(), &gathered, &watched).await?,
                 };
                 language.set_attention(policy).await?;
                 let mut variant = self.speak(&mut language, &label, &watched).await?;
@@ -149,11 +162,16 @@ impl Run<'_> {
         self.gpu.memory()
     }
 
-    async fn load(&self, recipe: codec::Recipe, monitor: &Monitor) -> Result<Language, Interruption> {
+    async fn load(
+        &self,
+        recipe: codec::Recipe,
+        gathered: &Gathered,
+        monitor: &Monitor,
+    ) -> Result<Language, Interruption> {
         let seed = self.command.rotation.map(|r| r.seed);
         // Without a reply to write, the evaluation's own context is all it takes.
         let context = if self.command.input.is_some() { CONTEXT } else { 64 };
-        Language::load(self.gpu, self.checkpoint, Some(recipe), seed, Some(context), monitor).await
+        Language::load(self.gpu, self.checkpoint, Some(recipe), seed, gathered, Some(context), monitor).await
     }
 
     /// Lets a model answer, and describes it.

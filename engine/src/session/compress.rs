@@ -9,10 +9,11 @@ mod output;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use self::output::Output;
 use super::report::{Fallback, TensorError, Weights};
-use crate::codec::{CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{Calibration, CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
 use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
 use crate::model::names::Role;
 use crate::model::{self, ModelError, ROTATION_KEY, Rotated};
@@ -100,11 +101,13 @@ fn holds_weights(tensor: &StoredTensor) -> bool {
     tensor.codec().is_some() || matches!(tensor.dtype, Some(Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2))
 }
 
-/// Compresses `stored`, or what a rotation made of it, into `output` and says what became of the weights.
+/// Compresses `stored`, or what a rotation made of it, into `output` and says what became of the weights. `calibrations`: statistics
+/// of the inputs of matrices, by tensor.
 pub(super) fn compress(
     stored: &Stored,
     recipe: &Recipe,
     mut rotation: Option<Rotation>,
+    calibrations: &HashMap<String, Arc<Calibration>>,
     output: &Path,
     monitor: &Monitor,
 ) -> Result<Weights, CompressError> {
@@ -116,7 +119,7 @@ pub(super) fn compress(
         return Err(CompressError::Nothing { recipe, model });
     }
     let metadata = lasting(checkpoint.meta(), rotation.as_ref().map(|rotation| rotation.seed));
-    let mut source = Source { stored, rotation };
+    let mut source = Source { stored, rotation, calibrations };
     let mut file = AtomicFile::create(output)?;
     let ending = output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     let output = match ending.as_deref() {
@@ -223,6 +226,7 @@ impl Plan {
 struct Source<'a> {
     stored: &'a Stored,
     rotation: Option<Rotation>,
+    calibrations: &'a HashMap<String, Arc<Calibration>>,
 }
 
 impl Source<'_> {
@@ -270,8 +274,9 @@ fn write(
                 let (Some(original), Some([rows, cols])) = (source.values(plan)?, plan.tensor.matrix()) else {
                     continue;
                 };
+                let calibration = source.calibrations.get(name).map(|found| &**found);
                 let packed = codec
-                    .encode(&original, rows, cols)
+                    .encode_for(&original, rows, cols, calibration)
                     .map_err(|source| CompressError::Tensor { tensor: name.clone(), source })?;
                 if !matches!(plan.origin, Origin::Rotated(Rotated::Vector(_))) {
                     let nmse = nmse(&original, &packed.decode());
@@ -337,6 +342,7 @@ impl WeightsReport {
             fallbacks: self.fallbacks,
             tensors: self.errors,
             encode_seconds,
+            calibration: None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Where commands are carried out: holds the GPU and the loaded models between them.
 
 use std::collections::BTreeMap;
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::HashMap;
 
 use super::command::{Generate, Inspect, Load, Slot, Source};
 use super::event::EventKind;
@@ -8,7 +10,7 @@ use super::failure::fail;
 use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
-use super::{Command, Options, compare, embed, evaluate, inspect};
+use super::{Command, Options, calibrate, compare, embed, evaluate, inspect};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -45,7 +47,7 @@ impl Desk {
             Command::Adapters => self.adapters().await,
             Command::Inspect(command) => inspect_model(command, reporter)?,
             #[cfg(not(target_arch = "wasm32"))]
-            Command::Compress(command) => compress_model(command, reporter)?,
+            Command::Compress(command) => self.compress(command, reporter).await?,
             #[cfg(target_arch = "wasm32")]
             Command::Compress(_) => return Err(fail("a browser cannot write model files")),
             Command::Load(command) => self.load(command, reporter).await?,
@@ -109,7 +111,10 @@ impl Desk {
         let checkpoint = open(command.source)?;
         let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
         let seed = command.rotation.map(|r| r.seed);
-        let mut language = Language::load(&gpu, &checkpoint, recipe, seed, command.context, &reporter.monitor).await?;
+        let monitor = &reporter.monitor;
+        let gathered =
+            calibrate::gather(&gpu, &checkpoint, recipe.as_ref(), seed, &command.calibration, monitor).await?;
+        let mut language = Language::load(&gpu, &checkpoint, recipe, seed, &gathered, command.context, monitor).await?;
         language.set_attention(policy).await?;
         let loaded = report::Loaded {
             device: device(&gpu, &self.limits()),
@@ -121,6 +126,47 @@ impl Desk {
         };
         self.models.insert(command.slot, language);
         Ok(Report::Load(loaded))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn compress(&mut self, command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
+        use super::compress::{CompressError, Rotation, compress, keep_source};
+        use crate::model::{Config, Weights};
+
+        let recipe = read_recipe(&command.recipe)?;
+        if let Source::Path(source) = &command.source {
+            keep_source(source, &command.output).map_err(fail)?;
+        }
+        let checkpoint = open(command.source)?;
+        let stored = Stored::of(&checkpoint)?;
+        let (seed, monitor) = (command.rotation.map(|r| r.seed), &reporter.monitor);
+        let weights = |seed| Ok::<_, Interruption>(Weights::new(&checkpoint, &Config::read(&checkpoint)?, None, seed)?);
+        let (mut calibrations, mut calibration) = (HashMap::new(), None);
+        // Only calibration takes a device.
+        if let Some(plan) = calibrate::Plan::of(&checkpoint, [&recipe], seed, &command.calibration)? {
+            let gathered = plan.load_and_gather(&self.gpu().await?, &checkpoint, seed, monitor).await?;
+            calibrations = weights(None)?.by_name(&gathered.calibrations);
+            calibration = gathered.info.map(|(info, _)| info);
+        }
+        let rotation = match seed {
+            Some(seed) => Some(Rotation { seed, weights: weights(Some(seed))? }),
+            None => None,
+        };
+        let mut model = inspect::model(&stored);
+        model.rotation = seed.or(model.rotation);
+        let compressed = compress(&stored, &recipe, rotation, &calibrations, &command.output, monitor);
+        let weights = compressed.map_err(|error| match error {
+            CompressError::Cancelled(cancelled) => cancelled.into(),
+            error => fail(error),
+        })?;
+        let output_bytes = std::fs::metadata(&command.output).map_or(0, |meta| meta.len());
+        Ok(Report::Compress(report::Compressed {
+            model,
+            recipe: recipe.name().to_owned(),
+            output: command.output.display().to_string(),
+            output_bytes,
+            weights: report::Weights { calibration, ..weights },
+        }))
     }
 
     async fn generate(&mut self, command: &Generate, reporter: &Reporter) -> Result<Report, Interruption> {
@@ -165,41 +211,6 @@ fn inspect_model(command: Inspect, reporter: &Reporter) -> Result<Report, Interr
         Err(inspect::InspectError::Cancelled(cancelled)) => Err(cancelled.into()),
         Err(error) => Err(fail(error)),
     }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn compress_model(command: super::Compress, reporter: &Reporter) -> Result<Report, Interruption> {
-    use super::compress::{CompressError, Rotation, compress, keep_source};
-    use crate::model::{Config, Weights};
-
-    let recipe = read_recipe(&command.recipe)?;
-    if let Source::Path(source) = &command.source {
-        keep_source(source, &command.output).map_err(fail)?;
-    }
-    let checkpoint = open(command.source)?;
-    let stored = Stored::of(&checkpoint)?;
-    let rotation = match command.rotation {
-        Some(super::Rotation { seed }) => {
-            let weights = Weights::new(&checkpoint, &Config::read(&checkpoint)?, None, Some(seed))?;
-            Some(Rotation { seed, weights })
-        }
-        None => None,
-    };
-    let mut model = inspect::model(&stored);
-    model.rotation = command.rotation.map(|r| r.seed).or(model.rotation);
-    let compressed = compress(&stored, &recipe, rotation, &command.output, &reporter.monitor);
-    let weights = compressed.map_err(|error| match error {
-        CompressError::Cancelled(cancelled) => cancelled.into(),
-        error => fail(error),
-    })?;
-    let output_bytes = std::fs::metadata(&command.output).map_or(0, |meta| meta.len());
-    Ok(Report::Compress(report::Compressed {
-        model,
-        recipe: recipe.name().to_owned(),
-        output: command.output.display().to_string(),
-        output_bytes,
-        weights,
-    }))
 }
 
 /// Reads a recipe of the protocol.

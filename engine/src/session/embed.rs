@@ -1,5 +1,6 @@
 //! Vectors of texts, and what compression does to them.
 
+use super::calibrate::{self, Gathered, Plan};
 use super::command::{Compare, Embed, Text};
 use super::desk::{device, memory_since, open, read_recipe};
 use super::failure::fail;
@@ -31,6 +32,7 @@ impl Embedder {
         gpu: &Gpu,
         checkpoint: &Checkpoint,
         recipe: Option<codec::Recipe>,
+        gathered: &Gathered,
         monitor: &Monitor,
     ) -> Result<Self, Interruption> {
         let config = Config::read(checkpoint)?;
@@ -42,9 +44,11 @@ impl Embedder {
             )));
         }
         let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
-        let weights = Weights::new(checkpoint, &config, recipe, None)?;
+        let (calibrations, calibration) = gathered.of(recipe.as_ref());
+        let weights = Weights::new(checkpoint, &config, recipe, None)?.calibrated(calibrations);
         let (encoder, weights) = Encoder::load(gpu, config, weights, checkpoint.name(), monitor).await?;
-        Ok(Self { encoder, tokenizer, weights: weights_report(&weights) })
+        let weights = report::Weights { calibration, ..weights_report(&weights) };
+        Ok(Self { encoder, tokenizer, weights })
     }
 
     /// Unit vectors of the texts, in their order.
@@ -68,7 +72,9 @@ pub(super) async fn embed(
     let checkpoint = open(command.source)?;
     let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
     let model = inspect::model(&Stored::of(&checkpoint)?);
-    let embedder = Embedder::load(gpu, &checkpoint, recipe, &reporter.monitor).await?;
+    let monitor = &reporter.monitor;
+    let gathered = calibrate::gather(gpu, &checkpoint, recipe.as_ref(), None, &command.calibration, monitor).await?;
+    let embedder = Embedder::load(gpu, &checkpoint, recipe, &gathered, monitor).await?;
     let encode = |text: &String| embedder.tokenizer.encode(text, true);
     let ids = command.texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
     let embeddings = embedder.embed(&ids, &reporter.monitor).await?;
@@ -109,13 +115,19 @@ pub(super) async fn compare(
     let text = text.ok_or_else(|| fail("an encoder is compared on the paragraphs of a text: leave --no-text out"))?;
     let names = std::iter::once(command.dense.as_str()).chain(command.recipes.iter().map(Recipe::name));
     let total = recipes.len() + 1;
+    let calibration = Plan::of(checkpoint, &recipes, None, &command.calibration)?;
+    let mut gathered = Gathered::default();
     let mut original: Option<Vec<Vec<f32>>> = None;
     for (number, (recipe, name)) in std::iter::once(dense).chain(recipes).zip(names).enumerate() {
         gpu.reset_peak();
         let before = gpu.memory();
         let monitor = reporter.monitor.prefixed(&format!("{name} ({} of {total})", number + 1));
-        let embedder = Embedder::load(gpu, checkpoint, Some(recipe), &monitor).await?;
-        let ids = paragraphs(&embedder, text, command.context)?;
+        let embedder = Embedder::load(gpu, checkpoint, Some(recipe), &gathered, &monitor).await?;
+        if let (None, Some(plan)) = (&original, &calibration) {
+            gathered = plan.gather_encoder(&embedder.encoder, &embedder.tokenizer, &monitor).await?;
+        }
+        let most = command.context.min(embedder.encoder.config().max_positions);
+        let ids = paragraphs(&embedder.tokenizer, text, most)?;
         // Compiles what the texts take.
         embedder.embed(&ids[..1], &Monitor::none()).await?;
         let start = Instant::now();
@@ -153,13 +165,13 @@ pub(super) async fn compare(
     Ok(())
 }
 
-/// The first paragraphs of a text, each cut to the model's length (or to `context` tokens) with its last token kept.
-fn paragraphs(embedder: &Embedder, text: &Text, context: u32) -> Result<Vec<Vec<u32>>, Interruption> {
-    let most = context.min(embedder.encoder.config().max_positions) as usize;
+/// The first paragraphs of a text, each cut to `most` tokens with its last token kept.
+pub(super) fn paragraphs(tokenizer: &Tokenizer, text: &Text, most: u32) -> Result<Vec<Vec<u32>>, Interruption> {
+    let most = most as usize;
     let text = text.text.replace("\r\n", "\n");
     let pieces = text.split("\n\n").map(str::trim).filter(|piece| !piece.is_empty()).take(PARAGRAPHS);
     let cut = |piece: &str| {
-        let mut ids = embedder.tokenizer.encode(piece, true)?;
+        let mut ids = tokenizer.encode(piece, true)?;
         if ids.len() > most {
             let last = ids.pop();
             ids.truncate(most - 1);

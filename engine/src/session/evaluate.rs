@@ -1,5 +1,6 @@
 //! Measures a model on a text, alone or against another.
 
+use super::calibrate::{self, Gathered};
 use super::command::{Evaluate, Text};
 use super::desk::{device, open, read_recipe};
 use super::failure::fail;
@@ -38,10 +39,14 @@ pub(super) async fn evaluate(
     let stored_rotation = model.rotation;
     model.rotation = rotation.or(stored_rotation);
     let name = command.recipe.as_ref().map(|recipe| recipe.name().to_owned());
+    let gathered =
+        calibrate::gather(gpu, &checkpoint, recipe.as_ref(), rotation, &command.calibration, monitor).await?;
+    let (_, calibration) = gathered.of(recipe.as_ref());
     let start;
     let (quality, decoder, weights, against, against_quality) = match command.against {
         None => {
-            let (mut decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            let (mut decoder, weights) =
+                decoder(gpu, &checkpoint, recipe, rotation, &gathered, context, monitor).await?;
             decoder.set_attention(policy)?;
             start = Instant::now();
             let records = eval::likelihoods(&decoder, windows, monitor).await?;
@@ -49,9 +54,10 @@ pub(super) async fn evaluate(
         }
         Some(source) => {
             let other = open(source)?;
-            let original = decoder(gpu, &other, None, None, context, monitor).await?.0;
+            let original = decoder(gpu, &other, None, None, &Gathered::default(), context, monitor).await?.0;
             let original = Original::record(original, windows, monitor).await?;
-            let (mut decoder, weights) = decoder(gpu, &checkpoint, recipe, rotation, context, monitor).await?;
+            let (mut decoder, weights) =
+                decoder(gpu, &checkpoint, recipe, rotation, &gathered, context, monitor).await?;
             decoder.set_attention(policy)?;
             start = Instant::now();
             let (records, drift) = original.compare(&decoder, windows, monitor).await?;
@@ -71,7 +77,7 @@ pub(super) async fn evaluate(
         model,
         recipe: name,
         attention: count.map(|count| attention_use(policy, BlockCount::default(), count)),
-        weights: weights_report(&weights),
+        weights: report::Weights { calibration, ..weights_report(&weights) },
         against,
         against_quality,
         quality,
@@ -86,11 +92,13 @@ pub(super) async fn decoder(
     checkpoint: &Checkpoint,
     recipe: Option<Recipe>,
     rotation: Option<u64>,
+    gathered: &Gathered,
     context: u32,
     monitor: &Monitor,
 ) -> Result<(Decoder, Weights), Interruption> {
     let config = decoder_config(checkpoint)?;
-    let weights = Weights::new(checkpoint, &config, recipe, rotation)?;
+    let (calibrations, _) = gathered.of(recipe.as_ref());
+    let weights = Weights::new(checkpoint, &config, recipe, rotation)?.calibrated(calibrations);
     Ok(Decoder::load(gpu, config, weights, checkpoint.name(), context, monitor).await?)
 }
 

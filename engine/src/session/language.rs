@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::calibrate::Gathered;
 use super::command::{self, Generate, Input};
 use super::failure::fail;
 use super::inspect;
@@ -36,12 +37,13 @@ pub(super) struct Language {
 }
 
 impl Language {
-    /// Reads, compresses and uploads a model, and compiles its pipelines.
+    /// Reads, compresses (with what was `gathered` for it) and uploads a model, and compiles its pipelines.
     pub(super) async fn load(
         gpu: &Gpu,
         checkpoint: &Checkpoint,
         recipe: Option<Recipe>,
         rotation: Option<u64>,
+        gathered: &Gathered,
         context: Option<u32>,
         monitor: &Monitor,
     ) -> Result<Self, Interruption> {
@@ -59,7 +61,8 @@ impl Language {
         let mut model = inspect::model(&Stored::of(checkpoint)?);
         model.rotation = rotation.or(model.rotation);
         let positions = context.unwrap_or(DEFAULT_CONTEXT).min(config.max_positions);
-        let weights = Weights::new(checkpoint, &config, recipe, rotation)?;
+        let (calibrations, calibration) = gathered.of(recipe.as_ref());
+        let weights = Weights::new(checkpoint, &config, recipe, rotation)?.calibrated(calibrations);
         let (decoder, weights) = Decoder::load(gpu, config, weights, checkpoint.name(), positions, monitor).await?;
         let mut context = Context::new(&decoder, positions)?;
         monitor.step("compiling pipelines", 0, 0, Unit::Pipelines)?;
@@ -72,7 +75,7 @@ impl Language {
             tokenizer,
             template,
             model,
-            weights: weights_report(&weights),
+            weights: report::Weights { calibration, ..weights_report(&weights) },
         })
     }
 
@@ -271,5 +274,6 @@ pub(super) fn weights_report(weights: &Weights) -> report::Weights {
         fallbacks: fallbacks.collect(),
         tensors: tensors.collect(),
         encode_seconds: weights.encode_seconds(),
+        calibration: None,
     }
 }

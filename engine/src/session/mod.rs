@@ -6,6 +6,7 @@
 //! runs or waits. Natively the work happens on a thread of its own, in a browser on the worker's event loop, with the same
 //! code: whoever sends cannot tell which.
 
+mod calibrate;
 mod command;
 mod compare;
 #[cfg(not(target_arch = "wasm32"))]
@@ -21,8 +22,8 @@ pub mod report;
 mod runner;
 
 pub use command::{
-    Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe, Role,
-    Rotation, Sampling, Slot, Source, Text,
+    Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe,
+    Role, Rotation, Sampling, Slot, Source, Text,
 };
 pub use event::{Event, EventKind, Failure};
 pub use report::Report;

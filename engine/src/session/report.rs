@@ -114,6 +114,20 @@ pub struct Weights {
     pub tensors: Vec<TensorError>,
     /// Seconds that compressing took; 0 for the original.
     pub encode_seconds: f64,
+    /// What its codecs were calibrated on, if they were.
+    #[serde(default)]
+    pub calibration: Option<CalibrationInfo>,
+}
+
+/// What codecs were calibrated on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationInfo {
+    /// The text's name.
+    pub text: String,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
 }
 
 /// GPU memory in bytes.

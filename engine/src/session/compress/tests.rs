@@ -62,7 +62,8 @@ fn hugging_face() -> Stored {
 fn compressed(stored: &Stored, recipe: &str, name: &str) -> (Weights, Stored, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
-    let weights = compress(stored, &Recipe::parse(recipe).unwrap(), None, &path, &Monitor::none()).unwrap();
+    let weights =
+        compress(stored, &Recipe::parse(recipe).unwrap(), None, &HashMap::new(), &path, &Monitor::none()).unwrap();
     let back = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
     (weights, back, folder)
 }
@@ -177,7 +178,8 @@ fn every_tensor_has_a_checksum_and_what_was_changed_is_found() {
         damaged[norm as usize] ^= 1;
         let damaged = Stored::of(&Checkpoint::from_files(vec![(name.to_owned(), damaged)]).unwrap()).unwrap();
         let again = folder.path().join("again.safetensors");
-        let error = compress(&damaged, &Recipe::parse("q8_0").unwrap(), None, &again, &Monitor::none());
+        let error =
+            compress(&damaged, &Recipe::parse("q8_0").unwrap(), None, &HashMap::new(), &again, &Monitor::none());
         assert!(error.unwrap_err().to_string().contains("norm.weight"));
         assert!(!again.exists());
     }
@@ -222,11 +224,18 @@ fn a_hugging_face_folder_becomes_one_file() {
 fn a_compressed_model_can_be_compressed_again() {
     let (_, back, folder) = compressed(&gguf(), "nf4:block=32", "m.safetensors");
     let path = folder.path().join("again.gguf");
-    compress(&back, &Recipe::parse("q4_0").unwrap(), None, &path, &Monitor::none()).unwrap();
+    compress(&back, &Recipe::parse("q4_0").unwrap(), None, &HashMap::new(), &path, &Monitor::none()).unwrap();
     let again = Stored::of(&Checkpoint::open(&path).unwrap()).unwrap();
     is_identical(&again, &back, ["q4_0", "q4_0"]);
     has_the_metadata(&again);
-    let same = compress(&again, &Recipe::parse("q4_0").unwrap(), None, &folder.path().join("x.gguf"), &Monitor::none());
+    let same = compress(
+        &again,
+        &Recipe::parse("q4_0").unwrap(),
+        None,
+        &HashMap::new(),
+        &folder.path().join("x.gguf"),
+        &Monitor::none(),
+    );
     assert!(matches!(same, Err(CompressError::Nothing { .. })));
 }
 
@@ -235,7 +244,9 @@ fn what_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let message = |model: &Stored, recipe: &str, name: &str| {
         let recipe = Recipe::parse(recipe).unwrap();
-        compress(model, &recipe, None, &folder.path().join(name), &Monitor::none()).unwrap_err().to_string()
+        compress(model, &recipe, None, &HashMap::new(), &folder.path().join(name), &Monitor::none())
+            .unwrap_err()
+            .to_string()
     };
     assert!(message(&gguf(), "nf4:block=32", "m.gguf").contains("nf4:block=32 (for wide.weight) is no type of GGUF"));
     assert!(message(&gguf(), "q4_0", "m.bin").contains("neither the ending .gguf nor .safetensors"));
@@ -256,7 +267,7 @@ fn a_cancel_in_the_middle_leaves_the_old_file_and_nothing_else() {
                 switch.cancel()
             }
         });
-        let cancelled = compress(&gguf(), &Recipe::parse("q4_0").unwrap(), None, &path, &monitor);
+        let cancelled = compress(&gguf(), &Recipe::parse("q4_0").unwrap(), None, &HashMap::new(), &path, &monitor);
         assert!(matches!(cancelled, Err(CompressError::Cancelled(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
     }
@@ -275,8 +286,9 @@ fn weights_that_are_no_numbers_are_named() {
     let stored = Stored::of(&Checkpoint::from_files(vec![file]).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("x.safetensors");
-    let error =
-        compress(&stored, &Recipe::parse("q8_0").unwrap(), None, &output, &Monitor::none()).unwrap_err().to_string();
+    let error = compress(&stored, &Recipe::parse("q8_0").unwrap(), None, &HashMap::new(), &output, &Monitor::none())
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("tensor w: q8_0: weight [1, 8] is NaN"), "{error}");
     assert!(!output.exists());
 }
@@ -345,7 +357,7 @@ fn a_rotated_model_is_written_with_norms_of_one_and_an_output_of_its_own() {
     let recipe = Recipe::parse("f32").unwrap();
     for name in ["m.gguf", "m.safetensors"] {
         let path = folder.path().join(name);
-        compress(&stored, &recipe, rotation(&checkpoint), &path, &Monitor::none()).unwrap();
+        compress(&stored, &recipe, rotation(&checkpoint), &HashMap::new(), &path, &Monitor::none()).unwrap();
         let written = Checkpoint::open(&path).unwrap();
         let back = Stored::of(&written).unwrap();
         assert_eq!(back.tensors().len(), stored.tensors().len() + 1);
@@ -365,7 +377,14 @@ fn a_rotated_model_is_written_with_norms_of_one_and_an_output_of_its_own() {
         let output = load(&back, "output.weight");
         assert!((dot(&scaled, &row(&old, 90)) - dot(&row(&output, 3), &row(&new, 90))).abs() < 1e-6);
 
-        let again = compress(&back, &recipe, rotation(&written), &folder.path().join("x.gguf"), &Monitor::none());
+        let again = compress(
+            &back,
+            &recipe,
+            rotation(&written),
+            &HashMap::new(),
+            &folder.path().join("x.gguf"),
+            &Monitor::none(),
+        );
         assert!(matches!(again, Err(CompressError::RotatedTwice { seed: 5, .. })));
     }
 }

@@ -23,6 +23,7 @@ mod hessian;
 mod iq4_nl;
 mod iq4_xs;
 mod k_quant;
+mod low_rank;
 mod mxfp4;
 mod nf4;
 mod nvfp4;
@@ -172,6 +173,41 @@ pub trait Codec: Send + Sync + Debug {
         })
     }
 
+    /// The codec that takes this one's place for a matrix of this shape: where its parameters depend on the shape, or where it is not
+    /// worth it. `None`: this one as it is.
+    fn for_shape(&self, rows: usize, cols: usize) -> Option<CodecRef> {
+        let _ = (rows, cols);
+        None
+    }
+
+    /// The codec that takes this one's place for a table of which rows are looked up: what only products can make use of is left out.
+    fn for_table(&self) -> Option<CodecRef> {
+        None
+    }
+
+    /// Whether this is a sum or a product with a low-rank part.
+    fn is_low_rank(&self) -> bool {
+        false
+    }
+
+    /// The low-rank part of a matrix, and what it is added to.
+    fn low_rank<'a>(&self, packed: &'a Packed) -> Option<LowRankParts<'a>> {
+        let _ = packed;
+        None
+    }
+
+    /// Adds a layer's bias (`[rows]`) to the one that the matrix has in itself; `false` where it has none.
+    fn absorb_bias(&self, packed: &mut Packed, bias: &[f32]) -> bool {
+        let _ = (packed, bias);
+        false
+    }
+
+    /// This codec with a wrapper around the part of it that a wrapper is about; `None`: all of it.
+    fn rewrap(&self, wrap: &dyn Fn(CodecRef) -> Result<CodecRef, CodecError>) -> Option<Result<CodecRef, CodecError>> {
+        let _ = wrap;
+        None
+    }
+
     /// The codec that takes over where a row is no multiple of [`Codec::block_len`]. Following these ends at f16, which
     /// takes any row.
     fn fallback(&self) -> CodecRef {
@@ -197,6 +233,23 @@ pub trait Codec: Send + Sync + Debug {
         let _ = packed;
         None
     }
+}
+
+/// A matrix Ŵ + B A in parts, as kernels multiply by it.
+#[derive(Debug)]
+pub struct LowRankParts<'a> {
+    /// Ŵ; `None`: 0.
+    pub base: Option<Packed>,
+    /// A of every matrix that is stacked, one below the other: `[n · rank, cols]`.
+    pub a: Packed,
+    /// Columns of B.
+    pub rank: usize,
+    /// B: of every row the column of A x at which its own begin, its bias (f32), and `rank` numbers.
+    pub b: &'a [u32],
+    /// Words of a row of B.
+    pub row_words: usize,
+    /// How its numbers are stored: 0 bf16, 1 f16, 2 Q8_0, 3 Q4_0.
+    pub format: u32,
 }
 
 /// Lays out a tensor of a file without re-quantizing it. All dimensions but the last are rows; a vector is one row.

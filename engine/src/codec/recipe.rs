@@ -133,20 +133,36 @@ impl Recipe {
 
     /// The codec for a tensor of `rows` x `cols` weights. Where `cols` is no multiple of its block, the codecs that
     /// llama.cpp falls back to are taken, for the groups of `uniform`, `nf4` and `fp4` half the length until it divides, at
-    /// last f16. (Every codec so far cuts rows only, so their number does not matter.)
-    pub fn choose(&self, tensor: &str, _rows: usize, cols: usize) -> Choice {
+    /// last f16. A codec whose parameters depend on the shape gets them here.
+    pub fn choose(&self, tensor: &str, rows: usize, cols: usize) -> Choice {
         let rule = self.rules.iter().find(|rule| matches(rule.pattern.as_bytes(), tensor.as_bytes()));
         let wanted = rule.map_or(&self.default, |rule| &rule.codec);
         let mut codec = wanted.clone();
         while !cols.is_multiple_of(codec.block_len()) {
             codec = codec.fallback();
         }
-        let fell_back = !cols.is_multiple_of(wanted.block_len());
+        let mut fell_back = !cols.is_multiple_of(wanted.block_len());
+        if let Some(fitting) = codec.for_shape(rows, cols) {
+            // Another rank is what was asked for; no low rank at all is not.
+            fell_back |= codec.is_low_rank() && !fitting.is_low_rank();
+            codec = fitting;
+        }
         Choice {
             codec,
             fallback_from: fell_back.then(|| wanted.name()),
             pattern: rule.map(|rule| rule.pattern.clone()),
         }
+    }
+}
+
+impl Choice {
+    /// The choice for a table of which rows are looked up, and which may be the output projection as well.
+    #[must_use]
+    pub fn for_table(mut self) -> Self {
+        if let Some(codec) = self.codec.for_table() {
+            self.codec = codec;
+        }
+        self
     }
 }
 

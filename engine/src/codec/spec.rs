@@ -4,6 +4,7 @@
 //!   `q4_k+eora:rank=64`;
 //! - `method:codec` – a wrapper, which takes all that follows: `entropy:uniform:bits=4`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::dense::Dense;
@@ -42,6 +43,8 @@ const CODECS: &[(&str, Build)] = &[
     ("fp4", |options| super::absmax::build(&super::fp4::FP4, options)),
     ("sparse24", super::sparse24::build),
     ("bitmap", super::bitmap::build),
+    ("svd", super::low_rank::svd),
+    ("lord", super::low_rank::lord),
 ];
 
 /// Puts a method on top of the codec to its left.
@@ -49,7 +52,8 @@ type Combine = fn(CodecRef, Options) -> Result<CodecRef, CodecError>;
 
 /// What can stand behind a `+`. A codec that stands there instead says how the values of the codec to its left are stored, if that
 /// one has any ([`Codec::with_values`](super::Codec::with_values)).
-const ADDITIONS: &[(&str, Combine)] = &[];
+const ADDITIONS: &[(&str, Combine)] =
+    &[("eora", super::low_rank::add_eora), ("svd", super::low_rank::add_svd)];
 
 /// Puts a wrapper around a codec.
 type Wrap = fn(CodecRef) -> Result<CodecRef, CodecError>;
@@ -98,7 +102,8 @@ pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
     let recipe = recipe.trim().to_ascii_lowercase();
     let name = recipe.split([':', '+']).next().unwrap_or_default().trim();
     if let Some((_, wrap)) = WRAPPERS.iter().find(|(known, _)| *known == name) {
-        return wrap(parse(recipe.split_once(':').map_or("", |(_, wrapped)| wrapped))?);
+        let codec = parse(recipe.split_once(':').map_or("", |(_, wrapped)| wrapped))?;
+        return codec.rewrap(wrap).unwrap_or_else(|| wrap(codec.clone()));
     }
     let mut segments = recipe.split('+');
     let mut codec = single(segments.next().unwrap_or_default())?;
@@ -174,6 +179,61 @@ impl Options {
         self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_deref())
     }
 
+    /// The codec's name, for messages.
+    pub(super) fn codec(&self) -> String {
+        self.codec.into()
+    }
+
+    /// Whether the option was given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// An option's value as it was given, if it was.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).map(Option::unwrap_or_default)
+    }
+
+    /// A multiple of `step` within `range`, if the option was given.
+    pub(super) fn count(
+        &self,
+        name: &str,
+        step: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>, CodecError> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let number = value.parse().ok().filter(|n: &usize| range.contains(n) && n.is_multiple_of(step));
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => Err(CodecError::OptionValue {
+                codec: self.codec(),
+                option: name.into(),
+                value: value.into(),
+                valid: Self::counts(step, &range),
+            }),
+        }
+    }
+
+    /// [`Options::count`] of an option that must be given.
+    pub(super) fn required_count(
+        &self,
+        name: &str,
+        step: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<usize, CodecError> {
+        let missing = || CodecError::MissingOption {
+            codec: self.codec(),
+            option: name.into(),
+            valid: Self::counts(step, &range),
+        };
+        self.count(name, step, range.clone())?.ok_or_else(missing)
+    }
+
+    fn counts(step: usize, range: &RangeInclusive<usize>) -> String {
+        let (start, end) = (range.start(), range.end());
+        if step == 1 { format!("{start} to {end}") } else { format!("multiples of {step} from {start} to {end}") }
+    }
+
     /// A number that must be one of `valid`.
     pub(super) fn number(&self, name: &str, valid: &[usize], default: Option<usize>) -> Result<usize, CodecError> {
         let (codec, option) = (self.codec.to_string(), name.to_string());
@@ -236,13 +296,17 @@ mod tests {
             ("fp4:double=off,block=4096", "fp4:block=4096,double=off"),
             ("sparse24:values=f16", "sparse24:values=f16"),
             ("bitmap:values=bf16,keep=30", "bitmap:keep=30"),
+            ("Q4_K + EoRA: rank=64", "q4_k+eora:rank=64"),
+            ("uniform:bits=3+svd:factors=q8_0,rank=32", "uniform:bits=3,group=64+svd:rank=32,factors=q8_0"),
+            ("lord:ratio=60", "lord:ratio=60"),
+            ("svd:rank=128,factors=bf16", "svd:rank=128"),
         ];
         for (given, canonical) in spellings {
             let codec = parse(given).unwrap();
             assert_eq!(codec.name(), canonical);
             assert_eq!(parse(&codec.name()).unwrap().name(), canonical);
         }
-        for (name, _) in CODECS.iter().filter(|(name, _)| *name != "uniform") {
+        for (name, _) in CODECS.iter().filter(|(name, _)| !["uniform", "svd", "lord"].contains(name)) {
             assert_eq!(parse(name).unwrap().name().split(':').next(), Some(*name));
         }
     }
@@ -260,6 +324,12 @@ mod tests {
         assert_eq!(message("uniform:bits=4,group=48"), "uniform: `48` is no valid group; valid: 16, 32, 64, 128, 256");
         assert_eq!(message("uniform:bits=4,bits=4"), "uniform: option `bits` is given twice");
         assert_eq!(message("nf4:double=maybe"), "nf4: `maybe` is no valid double; valid: on, off");
+        assert_eq!(message("q4_k+eora"), "eora: option `rank` is missing; valid: multiples of 8 from 8 to 4096");
+        assert!(message("lord:rank=12").ends_with("`12` is no valid rank; valid: multiples of 8 from 8 to 4096"));
+        assert!(message("lord:rank=16,ratio=50").contains("rank beside ratio"));
+        assert!(message("q4_k+svd:rank=40,factors=q8_0").ends_with("valid: multiples of 32 from 32 to 4096"));
+        assert!(message("q4_k+eora:rank=8,factors=q6_k").contains("bf16, f16, q8_0, q4_0"));
+        assert!(message("q4_k+eora:rank=8+svd:rank=8").contains("it has a low-rank part already"));
         assert_eq!(message("nf4:group=64"), "nf4: unknown option `group`; valid options: block, double");
     }
 }

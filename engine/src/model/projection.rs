@@ -58,15 +58,13 @@ impl Projection {
             }
             first += rows;
         }
-        let parts = groups.into_iter().map(|group| {
+        let parts = groups.into_iter().map(|mut group| {
             // Biases of stacked tensors lie behind one another; a tensor without one gets zeros if another has one.
-            let bias = if group.biases.iter().any(|(_, bias)| bias.is_some()) {
+            let bias = group.biases.iter().any(|(_, bias)| bias.is_some()).then(|| {
                 let zeros = |rows: u32| vec![0.0; rows as usize];
-                let all = group.biases.into_iter().flat_map(|(rows, bias)| bias.unwrap_or_else(|| zeros(rows)));
-                Some(gpu.upload("bias", &all.collect::<Vec<f32>>(), Purpose::Weights)?)
-            } else {
-                None
-            };
+                group.biases.into_iter().flat_map(|(rows, bias)| bias.unwrap_or_else(|| zeros(rows))).collect()
+            });
+            let bias = upload_bias(gpu, &mut group.packed, bias)?;
             Ok(Part { first: group.first, linear: Linear::upload(gpu, &group.packed, &group.label)?, bias })
         });
         let parts = parts.collect::<Result<_, ModelError>>()?;
@@ -102,6 +100,15 @@ impl Projection {
     }
 }
 
+/// A bias on the GPU, unless the matrix takes it into itself.
+fn upload_bias(gpu: &Gpu, packed: &mut Packed, bias: Option<Vec<f32>>) -> Result<Option<Buffer>, ModelError> {
+    let Some(bias) = bias else { return Ok(None) };
+    if packed.codec.clone().absorb_bias(packed, &bias) {
+        return Ok(None);
+    }
+    Ok(Some(gpu.upload("bias", &bias, Purpose::Weights)?))
+}
+
 /// What happens in the same dispatch as a product.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Fused<'a> {
@@ -133,7 +140,7 @@ impl GatedPair {
         if !weights.has(Role::Gate, layer) {
             let stacked = weights.matrix(Role::GateUp, layer, 2 * width, cols)?;
             let bias = weights.bias(Role::GateUp, layer, 2 * width)?;
-            return Self::stacked(gpu, &stacked, bias, &label);
+            return Self::stacked(gpu, stacked, bias, &label);
         }
         let gate = weights.matrix(Role::Gate, layer, width, cols)?;
         let up = weights.matrix(Role::Up, layer, width, cols)?;
@@ -145,20 +152,20 @@ impl GatedPair {
             } else {
                 None
             };
-            return Self::stacked(gpu, &stacked, bias, &label);
+            return Self::stacked(gpu, stacked, bias, &label);
         }
         let [gate_bias, up_bias] = biases;
-        let alone = |packed: &Packed, bias: Option<Vec<f32>>| {
-            let bias = bias.map(|b| gpu.upload("bias", &b, Purpose::Weights)).transpose()?;
-            let linear = Linear::upload(gpu, packed, &label)?;
+        let alone = |mut packed: Packed, bias: Option<Vec<f32>>| {
+            let bias = upload_bias(gpu, &mut packed, bias)?;
+            let linear = Linear::upload(gpu, &packed, &label)?;
             Ok::<_, ModelError>(Projection { parts: vec![Part { first: 0, linear, bias }] })
         };
-        Ok(Self::Apart { gate: alone(&gate, gate_bias)?, up: alone(&up, up_bias)? })
+        Ok(Self::Apart { gate: alone(gate, gate_bias)?, up: alone(up, up_bias)? })
     }
 
-    fn stacked(gpu: &Gpu, packed: &Packed, bias: Option<Vec<f32>>, label: &str) -> Result<Self, ModelError> {
-        let bias = bias.map(|b| gpu.upload("bias", &b, Purpose::Weights)).transpose()?;
-        Ok(Self::Stacked { linear: Linear::upload_gated(gpu, packed, label)?, bias })
+    fn stacked(gpu: &Gpu, mut packed: Packed, bias: Option<Vec<f32>>, label: &str) -> Result<Self, ModelError> {
+        let bias = upload_bias(gpu, &mut packed, bias)?;
+        Ok(Self::Stacked { linear: Linear::upload_gated(gpu, &packed, label)?, bias })
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -14,7 +14,7 @@ use super::ModelError;
 use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
-use crate::codec::{Calibrates, Calibration, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{Calibrates, Calibration, Choice, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, decode_f32};
 
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
@@ -165,7 +165,7 @@ impl Weights {
         }?;
         let [rows, cols] = tensor.matrix()?;
         let codec = match (self.recipe_for(role), &self.basis) {
-            (Some(recipe), _) => Some(recipe.choose(&tensor.name, rows, cols).codec),
+            (Some(recipe), _) => Some(choose(recipe, role, &tensor.name, rows, cols).codec),
             (None, Some(_)) => parse("f32").ok(),
             (None, None) => tensor.codec(),
         };
@@ -181,7 +181,7 @@ impl Weights {
         let model = self.model();
         let failed = |error| ModelError::Codec { model: model.clone(), tensor: name.clone(), error: Box::new(error) };
         let (rows, cols) = (rows as usize, cols as usize);
-        let choice = self.recipe_for(role).map(|recipe| recipe.choose(&name, rows, cols));
+        let choice = self.recipe_for(role).map(|recipe| choose(recipe, role, &name, rows, cols));
         let asked: Option<CodecRef> = match (&choice, &self.basis) {
             (Some(choice), _) => Some(choice.codec.clone()),
             (None, Some(_)) => Some(parse("f32").map_err(failed)?),
@@ -327,6 +327,12 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+/// What a recipe chooses for a matrix.
+fn choose(recipe: &Recipe, role: Role, name: &str, rows: usize, cols: usize) -> Choice {
+    let choice = recipe.choose(name, rows, cols);
+    if role == Role::Embed { choice.for_table() } else { choice }
 }
 
 /// ‖other − original‖² / ‖original‖².

@@ -7,6 +7,7 @@
 mod decision;
 mod embed;
 mod forward;
+mod low_rank;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ pub use decision::{Decision, Device, Shape};
 pub use embed::embed;
 pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
 
+use self::low_rank::LowRank;
 use super::OpsError;
 use crate::codec::{CodecRef, Packed, RUN};
 use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
@@ -68,6 +70,8 @@ struct Chunk {
     outputs: u32,
     /// `codec_0`, `codec_1`, …
     planes: Vec<Buffer>,
+    /// Rows of the low-rank part's B.
+    factor: Option<Buffer>,
 }
 
 /// A weight matrix `[rows, cols]` on the GPU, packed; also an embedding table ([`embed`]).
@@ -80,6 +84,7 @@ pub struct Linear {
     cols: u32,
     gated: bool,
     chunks: Vec<Chunk>,
+    low_rank: Option<LowRank>,
     bytes: u64,
 }
 
@@ -106,6 +111,9 @@ impl Linear {
 
     /// Uploads in chunks whose planes have at most `limit` bytes each.
     fn upload_split(gpu: &Gpu, packed: &Packed, label: &str, gated: bool, limit: u64) -> Result<Self, OpsError> {
+        if let Some(parts) = packed.codec.low_rank(packed) {
+            return low_rank::upload(gpu, packed, &parts, label, gated, limit);
+        }
         let fail = |what: String| OpsError::shape("linear", format!("{label}: {what}"));
         let size = |n: usize| u32::try_from(n).map_err(|_| fail(format!("{n} rows or columns")));
         let (rows, cols) = (size(packed.rows)?, size(packed.cols)?);
@@ -129,10 +137,11 @@ impl Linear {
                     gpu.upload(&format!("{label} plane {i} from row {output0}"), &plane.data, Purpose::Weights)
                 })
                 .collect::<Result<_, _>>()?;
-            chunks.push(Chunk { output0, outputs: count, planes });
+            chunks.push(Chunk { output0, outputs: count, planes, factor: None });
         }
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
-        Ok(Self { label: label.to_owned(), codec: packed.codec.clone(), outputs, cols, gated, chunks, bytes })
+        let (label, codec) = (label.to_owned(), packed.codec.clone());
+        Ok(Self { label, codec, outputs, cols, gated, chunks, low_rank: None, bytes })
     }
 
     /// Width of the output.
@@ -156,6 +165,18 @@ impl Linear {
 
     pub fn codec(&self) -> &CodecRef {
         &self.codec
+    }
+
+    /// Multiplications that a token takes: one for every stored number of a matrix.
+    pub fn multiplications(&self) -> u64 {
+        let weights = u64::from(self.rows()) * u64::from(self.cols);
+        match &self.low_rank {
+            None => weights,
+            Some(low) => {
+                let base = if low.alone { 0 } else { weights };
+                base + low.a.multiplications() + u64::from(self.rows()) * u64::from(low.rank)
+            }
+        }
     }
 
     /// Bytes of the planes on the GPU.

@@ -4,6 +4,7 @@
 //! which is what a bound on rounding errors is measured against.
 
 use super::elementwise;
+use crate::codec::LowRankParts;
 use crate::ops::elementwise::Activation;
 
 /// Sums `[tokens, rows]`.
@@ -35,6 +36,46 @@ pub fn product(weights: &[f32], rows: usize, cols: usize, x: &[f32], norm: Optio
         }
     }
     sums
+}
+
+/// [`product`] for a matrix with a low-rank part, `Ŵ x + B (A x)`, by itself: A x is made first, B's numbers are taken from their bits.
+pub fn low_rank(
+    parts: &LowRankParts,
+    rows: usize,
+    cols: usize,
+    x: &[f32],
+    norm: Option<(&[f32], f32)>,
+) -> Sums {
+    let mut sums = match &parts.base {
+        Some(base) => product(&base.decode(), rows, cols, x, norm),
+        None => product(&vec![0.0; rows * cols], rows, cols, x, norm),
+    };
+    let width = parts.a.rows;
+    let t = product(&parts.a.decode(), width, cols, x, norm);
+    for (i, (value, magnitude)) in sums.value.iter_mut().zip(&mut sums.magnitude).enumerate() {
+        let (token, row) = (i / rows, i % rows);
+        let b = &parts.b[row * parts.row_words..][..parts.row_words];
+        let first = token * width + b[0] as usize;
+        for k in 0..parts.rank {
+            let factor = factor(&b[2..], k, parts.rank, parts.format);
+            *value += factor * t.value[first + k];
+            *magnitude += factor.abs() * t.magnitude[first + k];
+        }
+    }
+    sums
+}
+
+/// Number `k` of a row of B.
+fn factor(words: &[u32], k: usize, rank: usize, format: u32) -> f64 {
+    let half = |at: usize| (words[at / 2] >> (16 * (at % 2))) as u16;
+    let scale = half::f16::from_bits(half(k / 32)).to_f64();
+    let codes = &words[if format < 2 { 0 } else { rank.div_ceil(64) }..];
+    match format {
+        0 => half::bf16::from_bits(half(k)).to_f64(),
+        1 => half::f16::from_bits(half(k)).to_f64(),
+        2 => scale * f64::from((codes[k / 4] >> (8 * (k % 4))) as u8 as i8),
+        _ => scale * (f64::from((codes[k / 8] >> (4 * (k % 8))) & 15) - 8.0),
+    }
 }
 
 /// What follows the product; the fields of [`crate::ops::linear::Epilogue`].

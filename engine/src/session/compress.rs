@@ -86,6 +86,11 @@ pub(super) fn is_weight_matrix(name: &str, shape: &[u64]) -> bool {
     shape.len() == 2 && shape[0] > 1 && !table.iter().any(|part| name.contains(part)) && !name.contains("norm")
 }
 
+/// A table of embeddings, of which rows are looked up.
+fn is_table(name: &str) -> bool {
+    ["token_embd.weight", "embed_tokens.weight", "word_embeddings.weight"].iter().any(|table| name.ends_with(table))
+}
+
 /// Refuses to replace the file, or a file in the folder, that the model is read from.
 pub(super) fn keep_source(source: &Path, output: &Path) -> Result<(), CompressError> {
     match (source.canonicalize(), output.canonicalize()) {
@@ -195,6 +200,7 @@ fn plan(stored: &Stored, recipe: &Recipe, rotation: Option<&mut Rotation>) -> Re
         let (codec, origin, fallback_from) = match (matrix, rotated) {
             (Some([rows, cols]), rotated) => {
                 let choice = recipe.choose(&tensor.name, rows, cols);
+                let choice = if is_table(&tensor.name) { choice.for_table() } else { choice };
                 // What is stored in the codec already is not quantized a second time.
                 let same = tensor.encoding.eq_ignore_ascii_case(&choice.codec.name());
                 let origin = match rotated {

@@ -72,20 +72,51 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //:end
 //:end
     let runs = p.runs;
-    for (var k0 = 0u; k0 < runs * 8u; k0 += DEPTH) {
-        for (var i = local; i < TILE * DEPTH / 2u; i += 256u) {
-            let to = i / (DEPTH / 2u);
-            let k = i % (DEPTH / 2u) * 2u;
-            let row = row_of(slot0 + slot_of(to));
-            let run = k0 / 8u;
-            let w = codec_oct(row, run, runs, (k0 % 8u + k) / 2u, codec_scale(row, run, runs));
-            w_tile[at(to, k)] = narrow(w.a);
-            w_tile[at(to, k + 1u)] = narrow(w.b);
-        }
-        for (var i = local; i < TILE * DEPTH; i += 256u) {
-            let to = i / DEPTH;
-            let k = i % DEPTH;
-            x_tile[at(to, k)] = narrow(x_at(min(token0 + to, p.tokens - 1u), k0 + k));
+    // Behind the columns of W come those of B, once for every matrix that is stacked: the rows of the others are zero.
+    let steps = runs * 8u / DEPTH;
+    let rank_steps = (2u * p.octets + DEPTH - 1u) / DEPTH;
+    let stacked = p.t_width / max(2u * p.octets, 1u);
+    for (var step = 0u; step < steps + stacked * rank_steps; step++) {
+        if (step < steps) {
+            let k0 = step * DEPTH;
+            for (var i = local; i < TILE * DEPTH / 2u; i += 256u) {
+                let to = i / (DEPTH / 2u);
+                let k = i % (DEPTH / 2u) * 2u;
+                let row = row_of(slot0 + slot_of(to));
+                let run = k0 / 8u;
+                let w = codec_oct(row, run, runs, (k0 % 8u + k) / 2u, codec_scale(row, run, runs));
+                w_tile[at(to, k)] = narrow(w.a);
+                w_tile[at(to, k + 1u)] = narrow(w.b);
+            }
+            for (var i = local; i < TILE * DEPTH; i += 256u) {
+                let to = i / DEPTH;
+                let k = i % DEPTH;
+                x_tile[at(to, k)] = narrow(x_at(min(token0 + to, p.tokens - 1u), k0 + k));
+            }
+        } else {
+            let start = (step - steps) / rank_steps * (2u * p.octets);
+            let k0 = (step - steps) % rank_steps * DEPTH;
+            for (var i = local; i < TILE * DEPTH / 2u; i += 256u) {
+                let to = i / (DEPTH / 2u);
+                let k = i % (DEPTH / 2u) * 2u;
+                let row = row_of(slot0 + slot_of(to));
+                let o = (k0 + k) / 2u;
+                var f = Oct(vec4<f32>(), vec4<f32>());
+                if (o < p.octets && t_start(row) == start) {
+                    f = factor_oct(row, o);
+                }
+                w_tile[at(to, k)] = narrow(f.a);
+                w_tile[at(to, k + 1u)] = narrow(f.b);
+            }
+            for (var i = local; i < TILE * DEPTH; i += 256u) {
+                let to = i / DEPTH;
+                let k = i % DEPTH;
+                var v = vec4<f32>();
+                if (k0 + k < 2u * p.octets) {
+                    v = low[min(token0 + to, p.tokens - 1u) * p.t_width + start + k0 + k];
+                }
+                x_tile[at(to, k)] = narrow(v);
+            }
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {

@@ -58,6 +58,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum#{R} = fma(w#{R}.a, a, fma(w#{R}.b, b, sum#{R}));
 //:end
     }
+//:for R in 0..4
+    let start#{R} = t_start(row#{R});
+//:end
+    for (var o = lane; o < p.octets; o += LANES) {
+//:for R in 0..4
+        let f#{R} = factor_oct(row#{R}, o);
+        let t#{R} = t_oct(token, start#{R}, o);
+        sum#{R} = fma(f#{R}.a, t#{R}.a, fma(f#{R}.b, t#{R}.b, sum#{R}));
+//:end
+    }
     let one = vec4<f32>(1.0);
     var sums = vec4<f32>(dot(sum0, one), dot(sum1, one), dot(sum2, one), dot(sum3, one));
     var squares = dot(squares4, one);
@@ -112,7 +122,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //:endif
 
 //:if NORM
-    sums *= inverseSqrt(squares / f32(p.cols) + p.eps);
+    if (!flag(RAW)) {
+        sums *= inverseSqrt(squares / f32(p.cols) + p.eps);
+    }
 //:endif
     if (lane == 0u) {
         store_pair(token, slot, sums.x, sums.y);

@@ -103,6 +103,22 @@ fn main(
 //:end
 //:end
     }
+//:for R in 0..ROWS
+    let start#{R} = t_start(row#{R});
+//:end
+    for (var o = 0u; o < p.octets; o++) {
+//:for R in 0..ROWS
+        let f#{R} = factor_oct(row#{R}, o);
+//:for T in 0..TOKENS
+        let t#{R}_#{T} = t_oct(t#{T}, start#{R}, o);
+//:if TOKENS == 1
+        sum#{R}_#{T} = fma(f#{R}.a, t#{R}_#{T}.a, fma(f#{R}.b, t#{R}_#{T}.b, sum#{R}_#{T}));
+//:else
+        sum#{R}_#{T} += dot(f#{R}.a, t#{R}_#{T}.a) + dot(f#{R}.b, t#{R}_#{T}.b);
+//:endif
+//:end
+//:end
+    }
 //:if TOKENS == 1
     var rms = 1.0;
 //:if NORM
@@ -112,7 +128,9 @@ fn main(
     square += subgroupShuffleXor(square, 2u);
     square += subgroupShuffleXor(square, 4u);
 //:endif
-    rms = inverseSqrt(square / f32(p.cols) + p.eps);
+    if (!flag(RAW)) {
+        rms = inverseSqrt(square / f32(p.cols) + p.eps);
+    }
 //:endif
 //:for R in 0..ROWS
     let total#{R}_0 = dot(sum#{R}_0, vec4<f32>(rms));

@@ -43,6 +43,10 @@ pub fn embed(
     if table.gated {
         return Err(OpsError::shape("embed", format!("{} is a gated layer", table.label)));
     }
+    if table.low_rank.is_some() {
+        let what = format!("{}: rows of a table with a low-rank part cannot be looked up", table.label);
+        return Err(OpsError::shape("embed", what));
+    }
     check_size("embed", "tokens", ids, u64::from(first) + u64::from(tokens))?;
     y.check("y", tokens, table.cols)?;
     let gpu = rec.gpu().clone();

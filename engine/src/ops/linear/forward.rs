@@ -1,6 +1,7 @@
 //! Records a linear layer: checks shapes, splits work, binds and dispatches.
 
 use super::decision::rows_of_a_lane;
+use super::low_rank::Input;
 use super::{Chunk, Decision, Device, Linear, PLANES, Rows, Shape, check_size};
 use crate::gpu::{Buffer, OptionValue, Recorder};
 use crate::ops::OpsError;
@@ -27,13 +28,14 @@ pub enum Residual<'a> {
 }
 
 /// What is fused with the product:
-/// `y = residual + cap·tanh(act(scale·W x + bias) / cap)`; a gated layer has `act(gate) · up` for `act(…)`, each with its
+/// `y = residual + cap·tanh(act(scale·W x + bias) / cap)`, W x with the layer's low-rank part; a gated layer has `act(gate) · up` for `act(…)`, each with its
 /// scale and bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// Only for one column at a time ([`Decision::Rowwise`] with one token, or [`Decision::Matvec`]).
     pub norm: Option<Norm<'a>>,
-    /// `[rows]`: outputs, or gate then up.
+    /// `[rows]`: outputs, or gate then up. A layer with a low-rank part has its bias in itself
+    /// ([`Codec::absorb_bias`](crate::codec::Codec::absorb_bias)).
     pub bias: Option<&'a Buffer>,
     pub activation: Option<Activation>,
     pub residual: Residual<'a>,
@@ -69,7 +71,9 @@ struct Params {
     scale: f32,
     cap: f32,
     eps: f32,
-    pad: [u32; 3],
+    octets: u32,
+    words: u32,
+    t_width: u32,
 }
 
 /// Bits of `Params::flags`.
@@ -78,7 +82,9 @@ mod flag {
     pub const RESIDUAL: u32 = 2;
     pub const ACCUMULATE: u32 = 4;
     pub const GATED: u32 = 8;
-    pub const ACTIVATION: u32 = 4;
+    pub const RAW: u32 = 16;
+    pub const FORMAT: u32 = 5;
+    pub const ACTIVATION: u32 = 8;
 }
 
 /// `y[t, :] = W x[t, :]` for `tokens` rows of x `[tokens, cols]` and y `[tokens, outputs]`, with the epilogue, by the kernel
@@ -99,6 +105,21 @@ pub fn forward(
     forward_with(rec, decision, linear, tokens, x, y, epilogue)
 }
 
+/// `y = W (x · norm weight)`, without the norm's root mean square: what a low-rank layer's first factor makes of an input that the
+/// second dispatch normalises. Without a norm, `y = W x`.
+pub(super) fn forward_raw(
+    rec: &mut Recorder,
+    linear: &Linear,
+    tokens: u32,
+    x: Rows,
+    y: Rows,
+    norm: Option<Norm>,
+) -> Result<(), OpsError> {
+    let shape = Shape { tokens, rows: linear.rows(), cols: linear.cols(), norm: norm.is_some() };
+    let decision = Decision::choose(Device::of(rec.gpu()), shape);
+    run(rec, decision, linear, tokens, x, y, &Epilogue { norm, ..Epilogue::default() }, norm.is_some())
+}
+
 /// [`forward`] by the kernel the caller chose.
 ///
 /// # Errors
@@ -112,12 +133,35 @@ pub fn forward_with(
     y: Rows,
     epilogue: &Epilogue,
 ) -> Result<(), OpsError> {
+    run(rec, decision, linear, tokens, x, y, epilogue, false)
+}
+
+fn run(
+    rec: &mut Recorder,
+    decision: Decision,
+    linear: &Linear,
+    tokens: u32,
+    x: Rows,
+    y: Rows,
+    epilogue: &Epilogue,
+    raw: bool,
+) -> Result<(), OpsError> {
     if tokens == 0 {
         return Ok(());
     }
     check(decision, linear, tokens, x, y, epilogue)?;
+    let mut epilogue = *epilogue;
+    if let (Some(_), Residual::Add(rows)) = (epilogue.norm, epilogue.residual) {
+        // With a norm there is no buffer left for a residual of its own.
+        let row = |rows: Rows, t: u32| 4 * (u64::from(rows.offset) + u64::from(t) * u64::from(rows.stride));
+        for t in 0..tokens {
+            rec.copy(rows.buffer, row(rows, t), y.buffer, row(y, t), 4 * u64::from(linear.outputs));
+        }
+        epilogue.residual = Residual::InPlace;
+    }
+    let epilogue = &epilogue;
     // No dispatch may keep the device for longer than a submission should last.
-    let flops_per_token = 2 * u64::from(linear.rows()) * u64::from(linear.cols());
+    let flops_per_token = 2 * linear.multiplications();
     let budget = rec.gpu().flops_per_submission() / flops_per_token.max(1);
     let tile = decision.tokens();
     let max_tiles = rec.gpu().limits().max_compute_workgroups_per_dimension;
@@ -129,9 +173,18 @@ pub fn forward_with(
             Residual::Add(rows) => Residual::Add(rows.skip(first)),
             other => other,
         };
-        let epilogue = Epilogue { residual, ..*epilogue };
+        let mut epilogue = Epilogue { residual, ..*epilogue };
+        let mut x = x.skip(first);
+        let input = linear.low_rank.as_ref().map(|low| low.input(rec, count, x, epilogue.norm)).transpose()?;
+        if let Some(Input { t, low }) = &input
+            && low.alone
+        {
+            // The first factor has normalised it, and nothing else looks at it.
+            epilogue.norm = None;
+            x = Rows::new(t, 0);
+        }
         for chunk in &linear.chunks {
-            dispatch(rec, decision, linear, chunk, count, x.skip(first), y.skip(first), &epilogue)?;
+            dispatch(rec, decision, linear, chunk, count, x, y.skip(first), &epilogue, raw, input.as_ref())?;
         }
         rec.work(flops_per_token * u64::from(count))?;
         first += count;
@@ -148,6 +201,9 @@ fn check(d: Decision, linear: &Linear, tokens: u32, x: Rows, y: Rows, epilogue: 
     y.check("y", tokens, linear.outputs)?;
     if let Residual::Add(rows) = epilogue.residual {
         rows.check("residual", tokens, linear.outputs)?;
+    }
+    if epilogue.bias.is_some() && linear.low_rank.is_some() {
+        return fail("the bias of a layer with a low-rank part is part of it".into());
     }
     if let Some(bias) = epilogue.bias {
         check_size("linear", "bias", bias, linear.rows().into())?;
@@ -188,9 +244,12 @@ fn dispatch(
     x: Rows,
     y: Rows,
     epilogue: &Epilogue,
+    raw: bool,
+    input: Option<&Input>,
 ) -> Result<(), OpsError> {
     let gpu = rec.gpu().clone();
-    let (name, mut options) = kernel_of(decision, epilogue.norm.is_some(), linear.has_tail());
+    let alone = input.is_some_and(|input| input.low.alone);
+    let (name, mut options) = kernel_of(decision, epilogue.norm.is_some(), linear.has_tail() && !alone);
     options.extend(linear.codec_options());
     let kernel = gpu.kernel(name, &options)?;
 
@@ -199,8 +258,16 @@ fn dispatch(
     if linear.gated {
         flags |= flag::GATED;
     }
-    if epilogue.bias.is_some() {
+    if epilogue.bias.is_some() || input.is_some() {
         flags |= flag::BIAS;
+    }
+    if raw {
+        flags |= flag::RAW;
+    }
+    let [mut octets, mut words, mut t_width] = [0; 3];
+    if let Some(Input { low, .. }) = input {
+        flags |= low.format << flag::FORMAT;
+        (octets, words, t_width) = (low.rank / 8, low.row_words, low.a.outputs() / 4);
     }
     let residual = match epilogue.residual {
         Residual::None => Rows::new(&none, 0),
@@ -217,7 +284,7 @@ fn dispatch(
     let groups = slots.div_ceil(decision.rows());
     let grid = groups.min(gpu.limits().max_compute_workgroups_per_dimension);
     let params = Params {
-        runs: linear.runs(),
+        runs: if alone { 0 } else { linear.runs() },
         cols: linear.cols,
         tokens,
         outputs: chunk.outputs,
@@ -234,16 +301,19 @@ fn dispatch(
         scale: epilogue.scale,
         cap: epilogue.cap.unwrap_or(0.0),
         eps: epilogue.norm.map_or(0.0, |norm| norm.eps),
-        pad: [0; 3],
+        octets,
+        words,
+        t_width,
     };
     let mut bindings = vec![
         ("x", x.buffer.into()),
-        ("bias", epilogue.bias.unwrap_or(&none).into()),
-        ("residual", residual.buffer.into()),
+        ("bias", chunk.factor.as_ref().or(epilogue.bias).unwrap_or(&none).into()),
+        ("low", input.map_or(&none, |input| &input.t).into()),
         ("y", y.buffer.into()),
     ];
-    if let Some(norm) = epilogue.norm {
-        bindings.push(("norm_weight", norm.weight.into()));
+    match epilogue.norm {
+        Some(norm) => bindings.push(("norm_weight", norm.weight.into())),
+        None => bindings.push(("residual", residual.buffer.into())),
     }
     bindings.extend(PLANES.into_iter().zip(chunk.planes.iter().map(Into::into)));
     rec.dispatch(&kernel, &bindings, &params, [grid, groups.div_ceil(grid), tokens.div_ceil(decision.tokens())])?;

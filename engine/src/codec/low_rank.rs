@@ -416,6 +416,10 @@ impl Codec for LowRank {
         true
     }
 
+    fn between(&self) -> usize {
+        self.rank()
+    }
+
     fn absorb_bias(&self, packed: &mut Packed, bias: &[f32]) -> bool {
         let at = self.base_planes(packed.cols);
         let Some(b) = packed.planes.get_mut(at).filter(|_| bias.len() == packed.rows) else { return false };

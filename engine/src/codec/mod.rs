@@ -190,6 +190,11 @@ pub trait Codec: Send + Sync + Debug {
         false
     }
 
+    /// Numbers that a product with a matrix keeps for each token between its dispatches.
+    fn between(&self) -> usize {
+        0
+    }
+
     /// The low-rank part of a matrix, and what it is added to.
     fn low_rank<'a>(&self, packed: &'a Packed) -> Option<LowRankParts<'a>> {
         let _ = packed;

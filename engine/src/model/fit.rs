@@ -60,15 +60,28 @@ impl Need {
         outside + head + layers + weights.vector_bytes()
     }
 
-    /// What comes and goes while a decoder writes: unfinished sums of attention, and gates that could not be stacked with the
-    /// matrix they belong to.
+    /// What comes and goes while a decoder writes: unfinished sums of attention, gates that could not be stacked with the
+    /// matrix they belong to, and what low-rank parts keep between their dispatches.
     fn passing(software: bool, config: &Config, weights: &Weights, context: u32) -> u64 {
         let attention = Attention::causal(config.heads, config.kv_heads, config.head_dim);
         let apart = (0..config.layers)
             .any(|layer| weights.has(Role::Gate, layer) && !weights.alike(Role::Gate, Role::Up, layer));
         let gates = if apart { 8 * u64::from(chunk_of(software, context)) * u64::from(config.intermediate) } else { 0 };
+        // Matrices with one input may be stacked, and each of these products takes a buffer of its own size from the pool.
+        const TOGETHER: [&[Role]; 5] = [
+            &[Role::Q, Role::K, Role::V, Role::Qkv],
+            &[Role::O],
+            &[Role::Gate, Role::Up, Role::GateUp],
+            &[Role::Down],
+            &[Role::Head],
+        ];
+        let width = |roles: &[Role]| {
+            let in_layer = |layer| roles.iter().map(|role| weights.between(*role, layer)).sum();
+            (0..config.layers).map(in_layer).max().unwrap_or(0)
+        };
+        let low_rank = TOGETHER.map(width).iter().sum::<u64>() * 4 * u64::from(chunk_of(software, context));
         // The pool rounds sizes up by an eighth at most.
-        (attention.decode_scratch(software, context) + gates) * 9 / 8 + SMALL
+        (attention.decode_scratch(software, context) + gates + low_rank) * 9 / 8 + SMALL
     }
 
     /// All together.

@@ -144,6 +144,11 @@ impl Weights {
         }
     }
 
+    /// Numbers that a product with a matrix keeps for each token between its dispatches.
+    pub fn between(&self, role: Role, layer: u32) -> u64 {
+        self.planned(role, layer).and_then(|(_, codec)| Some(codec?.between() as u64)).unwrap_or(0)
+    }
+
     /// Whether two matrices will be in one codec, so that they can be stacked.
     pub fn alike(&self, a: Role, b: Role, layer: u32) -> bool {
         let [a, b] = [a, b].map(|role| self.planned(role, layer).map(|(_, codec)| codec.map(|codec| codec.name())));

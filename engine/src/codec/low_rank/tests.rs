@@ -67,15 +67,15 @@ fn factors_are_numpys() {
     for golden in goldens() {
         let calibration = golden.calibration();
         let eora = golden.factor(Weighing::Moment(&calibration));
-        close("EoRA", &eora, &golden.eora, 2e-5);
+        close("EoRA", &eora, &golden.eora, 1e-4);
         // tr(E C Eᵀ) = Σ_{i>r} σ_i²
         near("EoRA's error", calibration.loss(&minus(&golden.weights, &eora)), golden.eora_cost, 1e-4);
         let svd = golden.factor(Weighing::Even);
-        close("SVD", &svd, &golden.svd, 2e-5);
+        close("SVD", &svd, &golden.svd, 1e-4);
         let even = Calibration::even(golden.cols);
         near("the SVD's error", even.loss(&minus(&golden.weights, &svd)), golden.svd_cost, 1e-4);
-        close("C = 1", &golden.factor(Weighing::Moment(&even)), &golden.svd, 2e-5);
-        close("LoRD", &golden.factor(Weighing::Covariance(&calibration)), &golden.lord, 2e-5);
+        close("C = 1", &golden.factor(Weighing::Moment(&even)), &golden.svd, 1e-4);
+        close("LoRD", &golden.factor(Weighing::Covariance(&calibration)), &golden.lord, 1e-4);
     }
 }
 
@@ -285,7 +285,7 @@ fn planes_survive_a_file_a_cut_and_a_stack() {
     for recipe in RECIPES {
         let codec = codec(recipe);
         let packed: Vec<Packed> =
-            [40, 64, 24].iter().map(|rows| codec.encode(&matrix(*rows, cols, *rows as u64), *rows, cols).unwrap()).collect();
+            [40, 64, 32].iter().map(|rows| codec.encode(&matrix(*rows, cols, *rows as u64), *rows, cols).unwrap()).collect();
         for packed in &packed {
             assert_eq!(packed.bytes(), codec.planned_bytes(packed.rows, cols), "{recipe}");
             let back = Packed::new(codec.clone(), packed.rows, cols, packed.planes.clone()).unwrap();
@@ -293,11 +293,11 @@ fn planes_survive_a_file_a_cut_and_a_stack() {
         }
         let all = Packed::concat(&packed.iter().collect::<Vec<_>>()).unwrap();
         let each: Vec<f32> = packed.iter().flat_map(Packed::decode).collect();
-        assert_eq!((all.rows, all.decode()), (128, each.clone()), "{recipe}");
+        assert_eq!((all.rows, all.decode()), (136, each.clone()), "{recipe}");
         assert_eq!(all.codec.low_rank(&all).unwrap().a.rows, 3 * codec.low_rank(&packed[0]).unwrap().rank);
         let again = Packed::new(codec.clone(), all.rows, cols, all.planes.clone()).unwrap();
         // Cuts across the stacked matrices keep to their own factors.
-        let [first, second] = [again.rows(0..50).unwrap(), again.rows(50..128).unwrap()];
+        let [first, second] = [again.rows(0..50).unwrap(), again.rows(50..136).unwrap()];
         assert_eq!([first.decode(), second.decode()].concat(), each);
         let other = parse("f16").unwrap().encode(&vec![1.0; cols], 1, cols).unwrap();
         assert!(Packed::concat(&[&packed[0], &other]).is_none());

@@ -35,9 +35,16 @@ const MODULES: &[&str] = &[
     "nf4",
     "fp4",
     "uniform:bits=3",
-    "sparse24",
-    "bitmap",
+    "sparse:2:4",
+    "sparse:70%",
+    "sparse:4:8+q4_0",
+    "sparse:50%,block=16",
+    "sparse:60%,block=32+q8_0",
 ];
+
+/// Codecs that kept weights can be in.
+const VALUES: &[&str] =
+    &["bf16", "f16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "iq4_nl"];
 
 /// Every codec module with every set of its options.
 fn recipes() -> Vec<String> {
@@ -47,11 +54,31 @@ fn recipes() -> Vec<String> {
             ["block=256", "block=64,double=off", "block=128,double=off"].map(|options| format!("{kind}:{options}")),
         );
     }
-    all.extend(["sparse24:values=f16", "bitmap:keep=30", "bitmap:keep=91,values=f16"].map(str::to_owned));
+    all.extend(
+        [
+            "2:4,values=f16",
+            "30%",
+            "91.5%,values=f16",
+            "0%",
+            "4:8",
+            "1:2",
+            "3:4",
+            "7:8",
+            "5:16",
+            "80%,block=16",
+            "nnz=3",
+        ]
+        .map(|p| format!("sparse:{p}")),
+    );
+    all.extend(VALUES.iter().map(|values| format!("sparse:60%+{values}")));
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [16, 32, 64, 256] {
             all.push(format!("uniform:bits={bits},group={group}"));
             all.push(format!("uniform:bits={bits},group={group},zero"));
+            if group <= 32 {
+                all.push(format!("sparse:60%+uniform:bits={bits},group={group}"));
+                all.push(format!("sparse:60%+uniform:bits={bits},group={group},zero"));
+            }
         }
     }
     all
@@ -271,7 +298,8 @@ fn every_codec_module_has_a_recipe_here() {
         .map(|recipe| {
             let codec = parse(recipe);
             let defines = codec.defines().into_iter().map(|(name, value)| format!("{name}={value}"));
-            defines.chain([format!("CODEC={}", codec.module())]).collect()
+            let sparse = u32::from(codec.sparsity(codec.block_len()).is_some());
+            defines.chain([format!("CODEC={}", codec.module()), format!("SPARSE={sparse}")]).collect()
         })
         .collect();
     for options in tersor_shaders::permutations("embed/gather").expect("the kernel exists") {

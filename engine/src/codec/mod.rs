@@ -42,6 +42,7 @@ mod q6_k;
 mod q8_0;
 mod recipe;
 pub(crate) mod rows;
+mod sparse;
 mod sparse24;
 mod spec;
 mod stored;
@@ -69,6 +70,19 @@ pub type CodecRef = Arc<dyn Codec>;
 
 /// Weights in a run: the unit in which kernels decode a row.
 pub const RUN: usize = 32;
+
+/// How kernels find the weights of a sparse codec; shaders/wgsl/linear/sparse.wgsl is where they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sparsity {
+    /// Weights of a kept row.
+    pub kept: usize,
+    /// Words of a line of the mask: of a row, or a row of blocks.
+    pub line_words: u32,
+    /// Kept weights of every eight columns; 0 where the mask says how many come before a run.
+    pub per_octet: u32,
+    /// Rows (and columns) of a block; 0 where single weights are kept.
+    pub block_rows: u32,
+}
 
 /// A compression method with its parameters.
 pub trait Codec: Send + Sync + Debug {
@@ -132,6 +146,23 @@ pub trait Codec: Send + Sync + Debug {
     /// `packed` must be this codec's, which `packed.decode()` ensures.
     fn decode(&self, packed: &Packed) -> Vec<f32>;
 
+    /// How kernels find the weights of a codec that keeps only some of them; `None`: all are there.
+    ///
+    /// Its module, options and first planes are then those of the codec that the kept rows (`[rows, kept]`) are in, and the mask is the
+    /// last plane.
+    fn sparsity(&self, cols: usize) -> Option<Sparsity> {
+        let _ = cols;
+        None
+    }
+
+    /// The same weights in the layout that kernels read, where files may have an older one.
+    ///
+    /// # Errors
+    /// Weights that it cannot hold.
+    fn current(&self, packed: Packed) -> Result<Packed, CodecError> {
+        Ok(packed)
+    }
+
     /// Refuses planes, e.g. of a hostile file, whose content would make a kernel read outside them. [`Packed::new`] calls it when
     /// their number and their fixed lengths are right.
     ///
@@ -154,6 +185,19 @@ pub trait Codec: Send + Sync + Debug {
     /// `None` where they cannot be one matrix.
     fn stack(&self, parts: &[&Packed]) -> Option<Packed> {
         Packed::stack(parts)
+    }
+
+    /// Packs the weights that `mask` has (`[rows, runs]`, weight i of a run in bit i) and no others: what other software pruned.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`]; a codec that keeps all, or not these.
+    fn encode_masked(&self, weights: &[f32], mask: &[u32], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        let _ = (weights, mask, rows, cols);
+        Err(CodecError::Combination {
+            left: self.name(),
+            right: "a mask".into(),
+            why: "only a sparse codec has one".into(),
+        })
     }
 
     /// Whether [`Codec::encode`] is there at all; some formats are only read.

@@ -1,4 +1,4 @@
-//! 2:4 sparsity: of every four consecutive weights the two of largest magnitude are kept. 9 bits a weight.
+//! 2:4 sparsity with 16-bit values, `sparse:2:4`: of every four consecutive weights two are kept. 9 bits a weight.
 //!
 //! The pattern that sparse tensor cores and compressed-tensors' `sparse-24-bitmask` have (Mishra et al. 2021, arXiv 2104.08378).
 //! Plane 0: the kept weights, two in a word (bf16 or f16, the first in the low half), 8 words a run. Plane 1: where they were, a word
@@ -8,34 +8,38 @@
 use std::sync::Arc;
 
 use super::dense::Dense;
-use super::rows::{check_cols, check_weights, for_each_chunk, for_each_row};
+use super::rows::{check_weights, for_each_chunk, for_each_row};
+use super::sparse::{Method, Pattern, Pruned, of, prune};
 use super::spec::Options;
-use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN};
+use super::{Calibrates, Calibration, Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN};
 
 /// Places 0 and 1 in all eight groups of four of a run.
 const FIRST_TWO: u32 = 0x4444_4444;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sparse24 {
-    values: Dense,
+    pub(super) values: Dense,
+    pub(super) method: Method,
 }
 
+/// Places of the two bits that are set among the lowest four.
+fn places(nibble: u32) -> Option<[usize; 2]> {
+    let nibble = nibble & 0xf;
+    (nibble.count_ones() == 2).then(|| [nibble.trailing_zeros() as usize, 3 - (nibble << 28).leading_zeros() as usize])
+}
+
+const PATTERN: Pattern = Pattern::NofM { n: 2, m: 4 };
+
+/// `sparse24`, as files of earlier versions call `sparse:2:4`.
 pub(super) fn build(options: Options) -> Result<CodecRef, CodecError> {
     options.only(&["values"], "values")?;
-    Ok(Arc::new(Sparse24 { values: options.values()? }))
-}
-
-/// Places of the two largest magnitudes, in order; of equals, the later ones are kept, as an ascending stable sort has it.
-fn places(four: &[f32]) -> [usize; 2] {
-    let mut order = [0, 1, 2, 3];
-    order.sort_by(|&a, &b| four[a].abs().total_cmp(&four[b].abs()));
-    let kept = [order[2], order[3]];
-    [kept[0].min(kept[1]), kept[0].max(kept[1])]
+    Ok(Arc::new(Sparse24 { values: options.values()?, method: Method::Magnitude }))
 }
 
 impl Codec for Sparse24 {
     fn name(&self) -> String {
-        if self.values == Dense::F16 { "sparse24:values=f16".into() } else { "sparse24".into() }
+        let values = if self.values == Dense::F16 { ",values=f16" } else { "" };
+        format!("sparse:2:4{}{values}", self.method.option())
     }
 
     fn module(&self) -> &'static str {
@@ -56,16 +60,40 @@ impl Codec for Sparse24 {
     }
 
     fn encode(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        self.encode_for(weights, rows, cols, None)
+    }
+
+    fn calibrates(&self) -> Calibrates {
+        self.method.calibrates()
+    }
+
+    fn encode_for(
+        &self,
+        weights: &[f32],
+        rows: usize,
+        cols: usize,
+        calibration: Option<&Calibration>,
+    ) -> Result<Packed, CodecError> {
         check_weights(self, weights, rows, cols)?;
-        check_cols(self, cols)?;
+        let Pruned { weights, mask } = prune(self.method, PATTERN, cols / 2, weights, cols, calibration)?;
+        self.encode_masked(&weights, &mask, rows, cols)
+    }
+
+    fn encode_masked(&self, weights: &[f32], mask: &[u32], rows: usize, cols: usize) -> Result<Packed, CodecError> {
+        check_weights(self, weights, rows, cols)?;
         let [values, meta] = [0, 1].map(|plane| Plane::zeroed(self.layout(cols)[plane], rows));
         let mut planes = [values, meta];
+        let runs = cols.div_ceil(RUN);
         for_each_row(&mut planes, |row, [values, meta]| {
             meta.fill(FIRST_TWO);
             let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
             for (group, four) in weights[row * cols..][..cols].chunks_exact(4).enumerate() {
-                let kept = places(four);
                 let (run, shift) = (group / 8, 4 * (group % 8));
+                let kept = places(mask[row * runs + run] >> shift).ok_or_else(|| CodecError::Combination {
+                    left: self.name(),
+                    right: "a mask".into(),
+                    why: format!("row {row} does not keep two of the four weights from column {} on", 4 * group),
+                })?;
                 meta[run] &= !(0xf << shift);
                 meta[run] |= (kept[0] as u32 | (kept[1] as u32) << 2) << shift;
                 for (slot, place) in kept.into_iter().enumerate() {
@@ -79,6 +107,14 @@ impl Codec for Sparse24 {
             Ok(())
         })?;
         Ok(Packed { codec: Arc::new(*self), rows, cols, planes: planes.into() })
+    }
+
+    fn with_values(&self, values: &CodecRef) -> Result<CodecRef, CodecError> {
+        if self.values != Dense::Bf16 || !values.encodes() || values.sparsity(RUN).is_some() {
+            let why = "kept weights are packed once, by a codec of dense weights that can be written".into();
+            return Err(CodecError::Combination { left: self.name(), right: values.name(), why });
+        }
+        of(PATTERN, self.method, values)
     }
 
     fn decode(&self, packed: &Packed) -> Vec<f32> {
@@ -109,14 +145,14 @@ mod tests {
     #[test]
     fn the_two_largest_of_four_stay_where_they_were() {
         let weights = [1.0, -3.0, 2.0, 0.5, 0.0, 0.0, 0.0, -1.0, 5.0, 5.0, 5.0, 5.0];
-        let packed = parse("sparse24").unwrap().encode(&weights, 1, 12).unwrap();
+        let packed = parse("sparse:2:4").unwrap().encode(&weights, 1, 12).unwrap();
         assert_eq!(packed.decode(), [0.0, -3.0, 2.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 5.0, 5.0]);
         assert_eq!(packed.bytes(), 36);
     }
 
     #[test]
     fn nine_bits_a_weight() {
-        let packed = parse("sparse24").unwrap().encode(&[1.0; 4 * 64], 4, 64).unwrap();
+        let packed = parse("sparse:2:4").unwrap().encode(&[1.0; 4 * 64], 4, 64).unwrap();
         assert_eq!(packed.bits_per_weight(), 9.0);
     }
 }

@@ -41,6 +41,7 @@ const CODECS: &[(&str, Build)] = &[
     ("uniform", super::uniform::build),
     ("nf4", |options| super::absmax::build(&super::nf4::NF4, options)),
     ("fp4", |options| super::absmax::build(&super::fp4::FP4, options)),
+    ("sparse", super::sparse::build),
     ("sparse24", super::sparse24::build),
     ("bitmap", super::bitmap::build),
     ("svd", super::low_rank::svd),
@@ -175,7 +176,23 @@ impl Options {
         }
     }
 
-    fn get(&self, name: &str) -> Option<Option<&str>> {
+    /// Checks that no other options *with a value* than `names` were given.
+    pub(super) fn only_named(&self, names: &[&str], valid: &str) -> Result<(), CodecError> {
+        match self.given.iter().find(|(given, value)| value.is_some() && !names.contains(&given.as_str())) {
+            None => Ok(()),
+            Some((option, _)) => {
+                Err(CodecError::UnknownOption { codec: self.codec.into(), option: option.clone(), valid: valid.into() })
+            }
+        }
+    }
+
+    /// What was given without a value.
+    pub(super) fn bare(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str())
+    }
+
+    /// The value of an option that was given, `None` inside for one without a value.
+    pub(super) fn get(&self, name: &str) -> Option<Option<&str>> {
         self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_deref())
     }
 
@@ -294,7 +311,6 @@ mod tests {
             ("nf4", "nf4:block=64"),
             ("nf4:block=64,double", "nf4:block=64"),
             ("fp4:double=off,block=4096", "fp4:block=4096,double=off"),
-            ("sparse24:values=f16", "sparse24:values=f16"),
             ("bitmap:values=bf16,keep=30", "bitmap:keep=30"),
             ("Q4_K + EoRA: rank=64", "q4_k+eora:rank=64"),
             ("uniform:bits=3+svd:factors=q8_0,rank=32", "uniform:bits=3,group=64+svd:rank=32,factors=q8_0"),
@@ -306,7 +322,8 @@ mod tests {
             assert_eq!(codec.name(), canonical);
             assert_eq!(parse(&codec.name()).unwrap().name(), canonical);
         }
-        for (name, _) in CODECS.iter().filter(|(name, _)| !["uniform", "svd", "lord"].contains(name)) {
+        // The names that stand for themselves: `sparse24` is an old one.
+        for (name, _) in CODECS.iter().filter(|(name, _)| !["uniform", "sparse", "sparse24", "svd", "lord"].contains(name)) {
             assert_eq!(parse(name).unwrap().name().split(':').next(), Some(*name));
         }
     }

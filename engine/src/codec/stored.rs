@@ -176,7 +176,7 @@ impl Stored {
             Ok(Plane::of(layout, data))
         });
         let planes = planes.collect::<Result<Vec<_>, CodecError>>()?;
-        Packed::new(codec.clone(), rows, cols, planes).map(Some)
+        codec.current(Packed::new(codec.clone(), rows, cols, planes)?).map(Some)
     }
 }
 

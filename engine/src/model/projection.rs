@@ -145,7 +145,7 @@ impl GatedPair {
         let gate = weights.matrix(Role::Gate, layer, width, cols)?;
         let up = weights.matrix(Role::Up, layer, width, cols)?;
         let biases = [weights.bias(Role::Gate, layer, width)?, weights.bias(Role::Up, layer, width)?];
-        if let Some(stacked) = Packed::concat(&[&gate, &up]) {
+        if let Some(stacked) = Packed::concat(&[&gate, &up]).filter(|stacked| linear::shares_columns(&stacked.codec)) {
             let bias = if biases.iter().any(Option::is_some) {
                 let zeros = || vec![0.0; width as usize];
                 Some(biases.into_iter().flat_map(|b| b.unwrap_or_else(zeros)).collect())

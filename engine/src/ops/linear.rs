@@ -17,7 +17,7 @@ pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
 
 use self::low_rank::LowRank;
 use super::OpsError;
-use crate::codec::{CodecRef, Packed, RUN};
+use crate::codec::{CodecRef, Packed, RUN, Sparsity};
 use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
 use std::ops::Range;
 
@@ -79,6 +79,7 @@ struct Chunk {
 pub struct Linear {
     label: String,
     codec: CodecRef,
+    sparsity: Option<Sparsity>,
     /// Outputs: rows of the matrix, or half of them if gated.
     outputs: u32,
     cols: u32,
@@ -102,6 +103,10 @@ impl Linear {
     /// # Errors
     /// As [`Linear::upload`]; also for an odd number of rows.
     pub fn upload_gated(gpu: &Gpu, packed: &Packed, label: &str) -> Result<Self, OpsError> {
+        if !shares_columns(&packed.codec) {
+            let what = format!("{label}: gate and up rows have blocks of their own ({})", packed.codec.name());
+            return Err(OpsError::shape("linear", what));
+        }
         if !packed.rows.is_multiple_of(2) {
             let what = format!("{label}: a gated layer has as many gate rows as up rows, not {} in all", packed.rows);
             return Err(OpsError::shape("linear", what));
@@ -140,8 +145,9 @@ impl Linear {
             chunks.push(Chunk { output0, outputs: count, planes, factor: None });
         }
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
-        let (label, codec) = (label.to_owned(), packed.codec.clone());
-        Ok(Self { label, codec, outputs, cols, gated, chunks, low_rank: None, bytes })
+        let (codec, sparsity) = (packed.codec.clone(), packed.codec.sparsity(packed.cols));
+        let label = label.to_owned();
+        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank: None, bytes })
     }
 
     /// Width of the output.
@@ -199,12 +205,30 @@ impl Linear {
         !self.cols.is_multiple_of(RUN as u32)
     }
 
+    /// `Params::sparse` of linear/sparse.wgsl.
+    fn sparse_params(&self) -> [u32; 4] {
+        self.sparsity.map_or([0; 4], |s| [s.line_words, s.kept.div_ceil(RUN) as u32, s.per_octet, s.block_rows])
+    }
+
+    /// Bindings of a chunk's planes, in order.
+    fn planes<'a>(&self, chunk: &'a Chunk) -> impl Iterator<Item = (&'static str, &'a Buffer)> {
+        let mask = self.sparsity.and(chunk.planes.last());
+        let weights = chunk.planes.len() - usize::from(mask.is_some());
+        PLANES.into_iter().zip(&chunk.planes[..weights]).chain(mask.map(|mask| ("sparse_mask", mask)))
+    }
+
     /// The options that name this layer's codec.
     fn codec_options(&self) -> Vec<(&'static str, OptionValue)> {
         let mut options = vec![("CODEC", OptionValue::from(self.codec.module()))];
+        options.extend(self.sparsity.map(|_| ("SPARSE", OptionValue::from(true))));
         options.extend(self.codec.defines().into_iter().map(|(name, value)| (name, value.into())));
         options
     }
+}
+
+/// Whether neighbouring rows multiply the same columns, so that gate and up rows can take turns.
+pub fn shares_columns(codec: &CodecRef) -> bool {
+    codec.sparsity(RUN).is_none_or(|sparsity| sparsity.block_rows == 0)
 }
 
 /// Bytes that one plane of a chunk may have.

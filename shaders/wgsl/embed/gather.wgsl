@@ -5,6 +5,9 @@
 
 //:option CODEC = codec
 //:import codec
+//:if SPARSE
+//:import linear/sparse
+//:endif
 
 struct Params {
     runs: u32,         // runs of 32 columns in a row
@@ -19,6 +22,7 @@ struct Params {
     pad0: u32,
     pad1: u32,
     pad2: u32,
+    sparse: vec4<u32>, // the mask of sparse weights, see linear/sparse
 }
 
 @group(0) @binding(3) var<storage, read> tokens: array<u32>;  // [tokens] rows of the table
@@ -34,7 +38,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let row = token - p.row0;
     let run = octet / 4u;
+//:if SPARSE
+    let w = sparse_oct(row, octet % 4u, kept_of(row, run));
+//:else
     let w = codec_oct(row, run, p.runs, octet % 4u, codec_scale(row, run, p.runs));
+//:endif
     let at = p.y_offset + id.y * p.y_stride + octet * 8u;
     for (var i = 0u; i < 8u; i++) {
         if (octet * 8u + i < p.cols) {

@@ -35,6 +35,7 @@ struct Params {
     octets: u32,    // of a row of B; 0: no low-rank part
     words: u32,     // u32 words of a row of B
     t_width: u32,   // vec4s of t a token
+    sparse: vec4<u32>, // the mask of sparse weights, see linear/sparse
 }
 
 const BIAS: u32 = 1u;

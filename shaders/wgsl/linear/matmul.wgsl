@@ -17,10 +17,14 @@
 //:option NORM = 0
 //:require f16 if F16
 //:skip TAIL && (TILE != 64 || F16)
-//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16
+//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
+//:skip SPARSE && (TAIL || TILE != 64)
 
 //:import linear/layer
 //:import codec
+//:if SPARSE
+//:import linear/sparse
+//:endif
 
 const TILE: u32 = #{TILE}u;
 //:if TILE == 128 && !F16
@@ -84,7 +88,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let k = i % (DEPTH / 2u) * 2u;
                 let row = row_of(slot0 + slot_of(to));
                 let run = k0 / 8u;
+//:if SPARSE
+                let w = sparse_oct(row, (k0 % 8u + k) / 2u, kept_of(row, run));
+//:else
                 let w = codec_oct(row, run, runs, (k0 % 8u + k) / 2u, codec_scale(row, run, runs));
+//:endif
                 w_tile[at(to, k)] = narrow(w.a);
                 w_tile[at(to, k + 1u)] = narrow(w.b);
             }

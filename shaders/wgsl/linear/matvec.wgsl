@@ -14,10 +14,14 @@
 //:option TAIL = 0 1
 //:require subgroup if SUBGROUP
 //:skip TAIL && (LANES != 32 || SUBGROUP)
-//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16
+//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
+//:skip SPARSE && (TAIL || SUBGROUP)
 
 //:import linear/layer
 //:import codec
+//:if SPARSE
+//:import linear/sparse
+//:endif
 
 const ROWS: u32 = 4u;
 const WG: u32 = 128u;
@@ -42,22 +46,46 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum#{R} = vec4<f32>();
 //:end
     var squares4 = vec4<f32>();
+//:if SPARSE
+    // Rows of a block have their columns in common.
+    let runs = steps();
+//:else
     let runs = p.runs;
+//:endif
     for (var octet = lane; octet < runs * 4u; octet += LANES) {
         let run = octet / 4u;
         let o = octet % 4u;
-        var a = x_at(token, octet * 2u);
-        var b = x_at(token, octet * 2u + 1u);
+//:if SPARSE
+        let column = column4(places(row0, run), o);
+//:else
+        let column = octet * 2u;
+//:endif
+        var a = x_at(token, column);
+        var b = x_at(token, column + 1u);
 //:if NORM
         squares4 = fma(a, a, fma(b, b, squares4));
-        a *= norm_at(octet * 2u);
-        b *= norm_at(octet * 2u + 1u);
+        a *= norm_at(column);
+        b *= norm_at(column + 1u);
 //:endif
 //:for R in 0..4
+//:if SPARSE
+        let w#{R} = step_oct(row#{R}, run, o);
+//:else
         let w#{R} = codec_oct(row#{R}, run, runs, o, codec_scale(row#{R}, run, runs));
+//:endif
         sum#{R} = fma(w#{R}.a, a, fma(w#{R}.b, b, sum#{R}));
 //:end
     }
+//:if SPARSE && NORM
+    if (in_blocks()) {
+        // The norm is of all columns.
+        squares4 = vec4<f32>();
+        for (var k4 = lane; k4 < p.runs * 8u; k4 += LANES) {
+            let v = x_at(token, k4);
+            squares4 = fma(v, v, squares4);
+        }
+    }
+//:endif
 //:for R in 0..4
     let start#{R} = t_start(row#{R});
 //:end

@@ -19,10 +19,14 @@
 //:skip SHARE == 1 && (ROWS == 2 || TOKENS == 8)
 //:skip NORM && TOKENS > 1
 //:skip TAIL && SHARE > 1
-//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16
+//:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
+//:skip SPARSE && TAIL
 
 //:import linear/layer
 //:import codec
+//:if SPARSE
+//:import linear/sparse
+//:endif
 
 @compute @workgroup_size(16)
 fn main(
@@ -50,40 +54,69 @@ fn main(
 //:end
 //:end
     var squares = vec4<f32>();
+//:if SPARSE
+    // Lanes that share x have their rows in one row of blocks, or no blocks.
+    let runs = steps();
+//:for R in 0..ROWS
+    var stream#{R} = stream_open(row#{R});
+//:end
+//:else
     let runs = p.runs;
+//:endif
     for (var run = 0u; run < runs; run++) {
+//:if SPARSE
+        let where_x = places(row0, run);
+//:endif
         // A run of x: c3_5 holds columns 20 to 23 of it for the fourth token.
 //:if SHARE > 1
+//:if SPARSE
+        let mine = column4(where_x, (lane & 7u) / 2u) + (lane & 1u);
+//:else
+        let mine = run * 8u + (lane & 7u);
+//:endif
 //:for T in 0..TOKENS
 //:if NORM
-        let own#{T} = x_at(t#{T}, run * 8u + (lane & 7u));
+        let own#{T} = x_at(t#{T}, mine);
         squares = fma(own#{T}, own#{T}, squares);
-        let part#{T} = own#{T} * norm_at(run * 8u + (lane & 7u));
+        let part#{T} = own#{T} * norm_at(mine);
 //:else
-        let part#{T} = x_at(t#{T}, run * 8u + (lane & 7u));
+        let part#{T} = x_at(t#{T}, mine);
 //:endif
 //:end
 //:endif
 //:for R in 0..ROWS
+//:if SPARSE
+        stream_step(&stream#{R}, row#{R}, run);
+//:else
         let scale#{R} = codec_scale(row#{R}, run, runs);
+//:endif
 //:end
 //:for O in 0..4
 //:for R in 0..ROWS
+//:if SPARSE
+        let w#{R}_#{O} = stream_oct(&stream#{R}, row#{R}, run, #{O}u);
+//:else
         let w#{R}_#{O} = codec_oct(row#{R}, run, runs, #{O}u, scale#{R});
+//:endif
 //:end
+//:if SPARSE
+        let column#{O} = column4(where_x, #{O}u);
+//:else
+        let column#{O} = run * 8u + #{2 * O}u;
+//:endif
 //:for T in 0..TOKENS
 //:if SHARE > 1
         let c#{T}_#{2 * O} = subgroupBroadcast(part#{T}, #{2 * O}u);
         let c#{T}_#{2 * O + 1} = subgroupBroadcast(part#{T}, #{2 * O + 1}u);
 //:elif NORM
-        let a#{T}_#{O} = x_at(t#{T}, run * 8u + #{2 * O}u);
-        let b#{T}_#{O} = x_at(t#{T}, run * 8u + #{2 * O + 1}u);
+        let a#{T}_#{O} = x_at(t#{T}, column#{O});
+        let b#{T}_#{O} = x_at(t#{T}, column#{O} + 1u);
         squares = fma(a#{T}_#{O}, a#{T}_#{O}, fma(b#{T}_#{O}, b#{T}_#{O}, squares));
-        let c#{T}_#{2 * O} = a#{T}_#{O} * norm_at(run * 8u + #{2 * O}u);
-        let c#{T}_#{2 * O + 1} = b#{T}_#{O} * norm_at(run * 8u + #{2 * O + 1}u);
+        let c#{T}_#{2 * O} = a#{T}_#{O} * norm_at(column#{O});
+        let c#{T}_#{2 * O + 1} = b#{T}_#{O} * norm_at(column#{O} + 1u);
 //:else
-        let c#{T}_#{2 * O} = x_at(t#{T}, run * 8u + #{2 * O}u);
-        let c#{T}_#{2 * O + 1} = x_at(t#{T}, run * 8u + #{2 * O + 1}u);
+        let c#{T}_#{2 * O} = x_at(t#{T}, column#{O});
+        let c#{T}_#{2 * O + 1} = x_at(t#{T}, column#{O} + 1u);
 //:endif
 //:for R in 0..ROWS
 //:if TOKENS == 1
@@ -103,6 +136,16 @@ fn main(
 //:end
 //:end
     }
+//:if SPARSE && NORM
+    if (in_blocks()) {
+        // The norm is of all columns.
+        squares = vec4<f32>();
+        for (var k4 = 0u; k4 < p.runs * 8u; k4++) {
+            let v = x_at(t0, k4);
+            squares = fma(v, v, squares);
+        }
+    }
+//:endif
 //:for R in 0..ROWS
     let start#{R} = t_start(row#{R});
 //:end

@@ -7,7 +7,7 @@ use crate::codec::{CodecError, CodecRef, Packed, export_ggml, import, parse};
 use crate::format::{Dtype, GgmlType, TensorInfo};
 
 /// Every encoder, and the largest error of a weight it may make, in units of the largest magnitude of its block (of 256).
-const ENCODERS: [(&str, f32); 32] = [
+const ENCODERS: [(&str, f32); 38] = [
     ("f32", 0.0),
     ("f16", 0.0005),
     ("bf16", 0.004),
@@ -38,9 +38,15 @@ const ENCODERS: [(&str, f32); 32] = [
     ("fp4:block=64,double=off", 0.17),
     // What is pruned is lost: up to the largest.
     ("sparse24", 1.0),
-    ("sparse24:values=f16", 1.0),
-    ("bitmap:keep=25", 1.0),
-    ("bitmap:keep=75,values=f16", 1.0),
+    ("sparse:2:4,values=f16", 1.0),
+    ("sparse:75%", 1.0),
+    ("sparse:25%,values=f16", 1.0),
+    ("sparse:4:8", 1.0),
+    ("sparse:3:4+q8_0", 1.0),
+    ("sparse:50%+uniform:bits=4,group=64", 1.0),
+    ("sparse:50%,block=16", 1.0),
+    ("sparse:50%,block=32+q4_0", 1.0),
+    ("sparse:nnz=9,method=wanda", 1.0),
 ];
 
 fn encoders() -> impl Iterator<Item = (CodecRef, f32)> {
@@ -60,7 +66,7 @@ fn heavy_tailed(seed: u32, n: usize) -> Vec<f32> {
 #[test]
 fn every_codec_that_encodes_is_tested_here() {
     for name in crate::codec::valid_codecs().split(", ") {
-        if name == "uniform" || parse(name).unwrap().encodes() {
+        if ["uniform", "sparse"].contains(&name) || parse(name).unwrap().encodes() {
             assert!(ENCODERS.iter().any(|(tested, _)| tested.split(':').next() == Some(name)), "{name}");
         }
     }

@@ -123,6 +123,17 @@ impl Decision {
         all
     }
 
+    /// The variant with a sparse twin: sums meet in workgroup memory, tiles are small. Lanes whose rows lie in different rows of
+    /// blocks multiply different columns and share none.
+    pub fn for_sparse(self, blocks: bool) -> Self {
+        match self {
+            Self::Rowwise { tokens, .. } if blocks => Self::Rowwise { share: false, tokens: tokens.min(4) },
+            Self::Rowwise { .. } => self,
+            Self::Matvec { lanes, .. } => Self::Matvec { lanes, subgroup: 0 },
+            Self::Matmul { f16, .. } => Self::Matmul { tile: 64, f16 },
+        }
+    }
+
     /// Columns of x that one workgroup computes.
     pub fn tokens(&self) -> u32 {
         match *self {

@@ -1,6 +1,6 @@
 //! Embedding lookup in a packed table.
 
-use super::{Linear, PLANES, Rows, check_size};
+use super::{Linear, Rows, check_size};
 use crate::gpu::{Buffer, Recorder};
 use crate::ops::OpsError;
 use bytemuck::{Pod, Zeroable};
@@ -19,6 +19,7 @@ struct Params {
     accumulate: u32,
     scale: f32,
     pad: [u32; 3],
+    sparse: [u32; 4],
 }
 
 /// `y[t, :] = scale · table[ids[first + t], :]` for `tokens` rows; `accumulate`: `y[t, :] += …`.
@@ -67,9 +68,10 @@ pub fn embed(
                 accumulate: accumulate.into(),
                 scale,
                 pad: [0; 3],
+                sparse: table.sparse_params(),
             };
             let mut bindings = vec![("tokens", ids.into()), ("y", y.buffer.into())];
-            bindings.extend(PLANES.into_iter().zip(chunk.planes.iter().map(Into::into)));
+            bindings.extend(table.planes(chunk).map(|(name, plane)| (name, plane.into())));
             rec.dispatch(&kernel, &bindings, &params, [(table.runs() * 4).div_ceil(64), count, 1])?;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::decision::rows_of_a_lane;
 use super::low_rank::Input;
-use super::{Chunk, Decision, Device, Linear, PLANES, Rows, Shape, check_size};
+use super::{Chunk, Decision, Device, Linear, Rows, Shape, check_size};
 use crate::gpu::{Buffer, OptionValue, Recorder};
 use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
@@ -74,6 +74,7 @@ struct Params {
     octets: u32,
     words: u32,
     t_width: u32,
+    sparse: [u32; 4],
 }
 
 /// Bits of `Params::flags`.
@@ -149,6 +150,10 @@ fn run(
     if tokens == 0 {
         return Ok(());
     }
+    let decision = match linear.sparsity {
+        Some(sparsity) => decision.for_sparse(sparsity.block_rows > 0),
+        None => decision,
+    };
     check(decision, linear, tokens, x, y, epilogue)?;
     let mut epilogue = *epilogue;
     if let (Some(_), Residual::Add(rows)) = (epilogue.norm, epilogue.residual) {
@@ -304,6 +309,7 @@ fn dispatch(
         octets,
         words,
         t_width,
+        sparse: linear.sparse_params(),
     };
     let mut bindings = vec![
         ("x", x.buffer.into()),
@@ -315,7 +321,7 @@ fn dispatch(
         Some(norm) => bindings.push(("norm_weight", norm.weight.into())),
         None => bindings.push(("residual", residual.buffer.into())),
     }
-    bindings.extend(PLANES.into_iter().zip(chunk.planes.iter().map(Into::into)));
+    bindings.extend(linear.planes(chunk).map(|(name, plane)| (name, plane.into())));
     rec.dispatch(&kernel, &bindings, &params, [grid, groups.div_ceil(grid), tokens.div_ceil(decision.tokens())])?;
     Ok(())
 }

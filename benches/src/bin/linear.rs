@@ -1,11 +1,13 @@
 //! Linear layers: time of every kernel variant for given codecs and shapes, beside what the shape needs at least.
 //!
-//! `cargo run --release -p tersor-benches --bin linear -- [--all] [RECIPE…]`
+//! `cargo run --release -p tersor-benches --bin linear -- [--all] [--shape ROWSxCOLSxTOKENS]… [RECIPE…]`
 //!
 //! A line is the median of five rounds of at least 0.1 s after a warm-up. GB/s counts the bytes that must move once: packed
-//! weights, x and y. `--all` times every variant the adapter runs, not only the chosen one. Compare within one run only.
+//! weights, x and y. "÷ first" is the time against the first recipe's at the same shape: name f16 first to see what compression
+//! costs or saves. `--all` times every variant the adapter runs, not only the chosen one. Compare within one run only.
 //! On Linux "cpu ms" is the processor time of all threads: for a software adapter it tells the same on a busy machine.
 
+use std::collections::HashMap;
 use std::time::Instant;
 use tersor_engine::codec;
 use tersor_engine::gpu::{Gpu, GpuOptions, Purpose};
@@ -29,18 +31,32 @@ const SHAPES: &[(u32, u32, u32)] = &[
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let every = args.iter().any(|a| a == "--all");
-    let mut recipes: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--all").collect();
+    let (mut recipes, mut shapes) = (Vec::new(), Vec::new());
+    let mut left = args.iter().map(String::as_str).filter(|a| *a != "--all");
+    while let Some(arg) = left.next() {
+        if arg == "--shape" {
+            let sides = left.next().unwrap_or_default().split('x').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+            let [rows, cols, tokens] = sides[..] else { return Err("a shape is ROWSxCOLSxTOKENS".into()) };
+            shapes.push((rows, cols, tokens));
+        } else {
+            recipes.push(arg);
+        }
+    }
+    if shapes.is_empty() {
+        shapes = SHAPES.into();
+    }
     if recipes.is_empty() {
         recipes = vec!["f32", "bf16", "q8_0", "q4_0"];
     }
     let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env()?))?;
     println!("{} {:?}, subgroups {:?}", gpu.name(), gpu.tier(), gpu.subgroup_size());
     println!(
-        "{:<16} {:>16} {:>10} {:>10} {:>8} {:>9}  variant",
-        "codec", "rows×cols×tokens", "ms", "cpu ms", "GB/s", "GFLOP/s"
+        "{:<24} {:>16} {:>8} {:>10} {:>10} {:>8} {:>8} {:>9}  variant",
+        "codec", "rows×cols×tokens", "MB", "ms", "cpu ms", "÷ first", "GB/s", "GFLOP/s"
     );
+    let mut first: HashMap<(u32, u32, u32), f64> = HashMap::new();
     for recipe in recipes {
-        for &(rows, cols, tokens) in SHAPES {
+        for &(rows, cols, tokens) in &shapes {
             let codec = codec::parse(recipe)?;
             if !(cols as usize).is_multiple_of(codec.block_len()) {
                 continue;
@@ -51,17 +67,24 @@ fn main() -> Result<(), Error> {
             let linear = Linear::upload(&gpu, &packed, "w")?;
             let shape = Shape { tokens, rows, cols, norm: false };
             let device = Device::of(&gpu);
-            let chosen = Decision::choose(device, shape);
-            let variants = if every { Decision::all(device, shape) } else { vec![chosen] };
+            let mut chosen = Decision::choose(device, shape);
+            let mut variants = if every { Decision::all(device, shape) } else { vec![chosen] };
+            if let Some(sparsity) = linear.codec().sparsity(cols as usize) {
+                chosen = chosen.for_sparse(sparsity.block_rows > 0);
+                variants.iter_mut().for_each(|v| *v = v.for_sparse(sparsity.block_rows > 0));
+                variants.dedup();
+            }
             for decision in variants {
                 let Timing { ms, cpu_ms } = time(&gpu, &linear, decision, tokens)?;
                 let bytes = packed.bytes() + 4 * u64::from(tokens) * u64::from(rows + cols);
                 let flops = 2.0 * f64::from(rows) * f64::from(cols) * f64::from(tokens);
                 let mark = if decision == chosen { "*" } else { " " };
                 println!(
-                    "{:<16} {:>16} {ms:>10.3} {cpu_ms:>10.3} {:>8.2} {:>9.2} {mark}{decision:?}",
+                    "{:<24} {:>16} {:>8.2} {ms:>10.3} {cpu_ms:>10.3} {:>8.2} {:>8.2} {:>9.2} {mark}{decision:?}",
                     recipe,
                     format!("{rows}×{cols}×{tokens}"),
+                    packed.bytes() as f64 / 1e6,
+                    cpu_ms / *first.entry((rows, cols, tokens)).or_insert(cpu_ms),
                     bytes as f64 / ms / 1e6,
                     flops / ms / 1e6
                 );

@@ -355,7 +355,7 @@ fn every_codec_multiplies() {
         }
         // The kernels of GPUs, which ask a codec for single octets.
         check(&gpus[0], &codec, case, Some(Decision::Matvec { lanes: 32, subgroup: 0 }));
-        if ["q5_k", "nf4", "uniform:bits=3"].contains(recipe) {
+        if ["q5_k", "nf4", "uniform:bits=3"].contains(recipe) || recipe.starts_with("sparse:") {
             check(&gpus[0], &codec, Case { tokens: 3, ..case }, Some(Decision::Matmul { tile: 64, f16: false }));
         }
     }
@@ -372,6 +372,69 @@ fn odd_shapes_in_every_kernel() {
     }
 }
 
+/// Sparse weights in every kernel that has a twin for them, in every tier.
+#[test]
+fn sparse_weights_in_every_kernel() {
+    let gpus = tiers();
+    for recipe in
+        ["sparse:50%", "sparse:95%", "sparse:4:8", "sparse:2:4+q4_0", "sparse:50%,block=16", "sparse:70%,block=32"]
+    {
+        let codec = parse(recipe);
+        let cols = cols_for(&codec, 160);
+        for (rows, cols, tokens) in [(3, cols, 1), (70, 4 * cols, 1), (17, cols, 5), (67, cols, 66)] {
+            check_all(&gpus, &codec, Case { rows, cols, tokens, ..PLAIN });
+        }
+        let norm = Case { norm: true, bias: true, residual: Added::InPlace, rows: 34, cols, ..PLAIN };
+        check_all(&gpus, &codec, norm);
+        if !recipe.contains("block") {
+            check_all(&gpus, &codec, Case { gated: true, activation: Some(Activation::Silu), ..norm });
+        }
+    }
+    let blocks = matrix(&parse("sparse:50%,block=16"), 32, 64, 1);
+    let error = Linear::upload_gated(&gpus[0], &blocks, "w").unwrap_err().to_string();
+    assert!(error.contains("blocks of their own"), "{error}");
+}
+
+/// A matrix-vector product depends on every word of the kept weights and of the bits, and on nothing that is not packed: what is on
+/// the GPU is what was packed, byte for byte.
+#[test]
+fn sparse_products_read_the_packed_bytes_alone() {
+    let gpu = gpu(None, LimitsChoice::Adapter);
+    let (rows, cols) = (4, 64);
+    let x = Random(5).many(cols);
+    let x = gpu.upload("x", &x, Purpose::Activations).expect("fits");
+    let y = gpu.upload("y", &[0f32; 4], Purpose::Activations).expect("fits");
+    let product = |packed: &Packed| {
+        let linear = Linear::upload(&gpu, packed, "w").expect("fits");
+        assert_eq!(linear.bytes(), packed.bytes());
+        let mut rec = gpu.record();
+        let (xs, ys) = (Rows::new(&x, cols as u32), Rows::new(&y, rows as u32));
+        forward(&mut rec, &linear, 1, xs, ys, &Epilogue::default()).expect("runs");
+        rec.submit().expect("runs");
+        read(&gpu, &y)
+    };
+    // Words of values and of bits (or places) in a row; 16-bit ranks come on top, for kernels that start in the middle.
+    for (recipe, values, bits, ranks) in
+        [("sparse:50%", 16, 2, 1), ("sparse:75%", 16, 2, 1), ("sparse:2:4", 16, 2, 0), ("sparse:4:8", 16, 2, 0)]
+    {
+        let codec = parse(recipe);
+        let packed = matrix(&codec, rows, cols, 11);
+        assert_eq!(packed.bytes(), 4 * rows as u64 * (values + bits + ranks), "{recipe}");
+        let before = product(&packed);
+        let mut touched = 0;
+        for plane in 0..packed.planes.len() {
+            for word in 0..packed.planes[plane].data.len() {
+                let mut changed = packed.clone();
+                // Another finite value, other bits.
+                changed.planes[plane].data[word] ^= 0x0055_0055;
+                touched += usize::from(product(&changed) != before);
+            }
+        }
+        let kept = packed.codec.sparsity(cols).map_or(cols / 2, |s| s.kept);
+        assert_eq!(touched, rows * (kept / 2 + bits as usize), "{recipe}: words that the product depends on");
+    }
+}
+
 #[test]
 fn columns_that_do_not_fill_a_run() {
     let gpus = tiers();
@@ -382,6 +445,8 @@ fn columns_that_do_not_fill_a_run() {
         ("f32", 9, 37, 6, false),
         ("f16", 5, 100, 1, false),
         ("bf16", 5, 100, 1, false),
+        ("sparse:2:4", 5, 100, 1, false),
+        ("sparse:2:4", 6, 36, 7, false),
     ] {
         check_all(&gpus, &parse(recipe), Case { rows, cols, tokens, norm, ..PLAIN });
     }

@@ -14,6 +14,7 @@ mod fetch;
 mod inspect;
 mod out;
 mod run;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Run(run::Args),
     /// Put compressions of a model beside their dense original: quality, speed, memory, generated text
     Compare(compare::Args),
+    /// Prune more and more of a model and say what each share costs: size, perplexity, divergence
+    Sweep(sweep::Args),
     /// Measure how well a model predicts a text, and how far it is from another one
     Eval(eval::Args),
     /// Write a compressed model to a file
@@ -269,6 +272,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
+        Command::Sweep(args) => sweep::run(&args, &context),
         Command::Eval(args) => eval::run(&args, &context),
         Command::Compress(args) => compress::run(&args, &context),
         Command::Embed(args) => embed::run(&args, &context),
@@ -322,6 +326,8 @@ mod tests {
             "tersor eval m --attention window:sinks=4,window=256",
             "tersor --adapter llvmpipe eval m --against n --tier portable",
             "tersor compress m --as q4_0 -o f.gguf",
+            "tersor sweep m --with sparse:{ratio}% --to 90 --steps 10 --windows 2 --json j",
+            "tersor sweep m --with sparse:{ratio}%+q4_0 --ratios 50 70",
             "tersor embed m one two",
             "tersor fetch smollm2-135m",
             "tersor fetch",

@@ -17,6 +17,15 @@ pub(super) enum Dense {
 }
 
 impl Dense {
+    /// The spelling of the codec.
+    pub(super) fn dense_name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// Bytes of a weight.
     pub(super) fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
@@ -60,11 +69,7 @@ impl Codec for Dense {
     }
 
     fn module(&self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
+        self.dense_name()
     }
 
     fn block_len(&self) -> usize {

@@ -13,6 +13,7 @@ mod absmax;
 mod bitmap;
 mod bits;
 mod calibration;
+mod compressed_tensors;
 mod dense;
 mod error;
 mod fit;
@@ -62,6 +63,7 @@ pub use calibration::{Calibrates, Calibration};
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
+pub use sparse::cubic;
 pub use spec::{Names, names, parse, valid_codecs};
 pub use stored::{PACKED_KEY, PackedList, Stored, StoredTensor};
 

@@ -19,6 +19,7 @@
 //! | blocks | a word a run: for its halves (low, high) 0, or 1 + the half run of the kept row where it is; then a word for every run of the kept row: the half runs of the matrix that its halves are |
 
 mod prune;
+mod schedule;
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ use super::rows::{check_weights, for_each_chunk};
 use super::sparse24::Sparse24;
 use super::spec::Options;
 use super::{Calibrates, Calibration, Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN, Sparsity};
+
+pub use schedule::cubic;
 
 pub(super) use prune::{Method, Pruned, prune};
 

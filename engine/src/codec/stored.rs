@@ -21,6 +21,7 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
+use super::compressed_tensors::{self, Masked};
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
 use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Meta, TensorInfo, quoted};
 
@@ -87,6 +88,8 @@ pub struct Stored {
     checksums: Checksums,
     tensors: Vec<StoredTensor>,
     index: HashMap<String, usize>,
+    /// What other software pruned, by name.
+    masked: HashMap<String, Masked>,
 }
 
 impl Stored {
@@ -112,6 +115,23 @@ impl Stored {
             planes.extend((0..count).map(|plane| (plane_name(name, plane), name.as_str())));
             packed.insert(name, tensor);
         }
+        let mut masked = HashMap::new();
+        for found in compressed_tensors::find(checkpoint).map_err(|(name, why)| wrong(checkpoint, &name, why))? {
+            masked.insert(found.name.clone(), found);
+        }
+        for found in masked.values() {
+            let parts = found.parts.iter().filter_map(|part| checkpoint.tensor(part));
+            let tensor = StoredTensor {
+                name: found.name.clone(),
+                shape: vec![found.rows as u64, found.cols as u64],
+                encoding: found.codec.name(),
+                bytes: parts.map(|(info, _)| info.byte_len()).sum(),
+                dtype: None,
+                codec: Some(found.codec.clone()),
+            };
+            planes.extend(found.parts.iter().map(|part| (part.clone(), found.name.as_str())));
+            packed.insert(&found.name, tensor);
+        }
         let mut tensors = Vec::new();
         let mut listed = HashSet::new();
         for info in checkpoint.tensors() {
@@ -127,7 +147,7 @@ impl Stored {
                 return Err(wrong(checkpoint, &tensor.name, "it is in the file both packed and plain"));
             }
         }
-        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index })
+        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, masked })
     }
 
     /// The tensors, in the file's order.
@@ -164,6 +184,9 @@ impl Stored {
         let Some(codec) = &tensor.codec else {
             return self.bytes(name)?.map(|(info, bytes)| import(info, bytes)).transpose();
         };
+        if let Some(masked) = self.masked.get(name) {
+            return compressed_tensors::load(&self.checkpoint, masked).map(Some);
+        }
         let too_large = || CodecError::Size { tensor: name.to_owned(), shape: tensor.shape.clone() };
         let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
         let planes = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {

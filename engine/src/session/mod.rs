@@ -21,6 +21,7 @@ mod language;
 pub mod report;
 mod runner;
 
+pub use crate::codec::cubic;
 pub use command::{
     Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe,
     Role, Rotation, Sampling, Slot, Source, Text,

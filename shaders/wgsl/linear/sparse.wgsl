@@ -82,6 +82,13 @@ fn spread_oct(low: Oct, high: Oct, q: u32, byte: u32) -> Oct {
     return Oct(spread(window(low, high, q), byte & 15u), spread(window(low, high, half), byte >> 4u));
 }
 
+// Eight columns with mask `byte` that has four bits: their kept weights are half an octet.
+fn spread_four(w: vec4<f32>, byte: u32) -> Oct {
+    let before = countOneBits(byte & 15u);
+    let second = select(w, w.zwzw, (before & 2u) != 0u);
+    return Oct(spread(w, byte & 15u), spread(select(second, second.yzwx, (before & 1u) != 0u), byte >> 4u));
+}
+
 // What is shared by the octets of a run.
 struct Kept {
     mask: u32, // the run's bits; in blocks, where its halves are
@@ -112,6 +119,11 @@ fn sparse_oct(row: u32, o: u32, k: Kept) -> Oct {
     let byte = (k.mask >> (8u * o)) & 0xffu;
     if (byte == 0u) {
         return Oct();
+    }
+    if (p.sparse.z == 4u) {
+        let half = k.rank / 4u + o;
+        let w = kept_oct(row, half / 2u);
+        return spread_four(select(w.a, w.b, (half & 1u) != 0u), byte);
     }
     let at = k.rank + countOneBits(k.mask & ((1u << (8u * o)) - 1u));
     let low = kept_oct(row, at / 8u);
@@ -157,13 +169,21 @@ fn stream_oct(s: ptr<function, Stream>, row: u32, step: u32, o: u32) -> Oct {
     if (in_blocks()) {
         return codec_oct(row, step, p.sparse.y, o, codec_scale(row, step, p.sparse.y));
     }
+    let byte = ((*s).mask >> (8u * o)) & 0xffu;
+    if (p.sparse.z == 4u) {
+        // `o` is a constant where this is called: every other octet loads.
+        if ((o & 1u) == 0u) {
+            (*s).low = kept_oct(row, 2u * step + o / 2u);
+            return spread_four((*s).low.a, byte);
+        }
+        return spread_four((*s).low.b, byte);
+    }
     if ((*s).at >= 8u) {
         (*s).at -= 8u;
         (*s).low = (*s).high;
         (*s).high = kept_oct(row, (*s).next);
         (*s).next += 1u;
     }
-    let byte = ((*s).mask >> (8u * o)) & 0xffu;
     let w = spread_oct((*s).low, (*s).high, (*s).at, byte);
     (*s).at += countOneBits(byte);
     return w;

@@ -6,11 +6,15 @@
 //! | `wanda` | \|w_ij\| ‖x_j‖ | Sun et al. 2023, arXiv 2306.11695 |
 //! | `sparsegpt` | (w_ij / U_jj)², the others make up for what is lost | Frantar & Alistarh 2023, arXiv 2301.00774 |
 //!
+//! SparseGPT goes from column to column. It chooses what to prune of a row within 128 columns at a time (N of every M for that pattern),
+//! by the weights as they then are, and adds the best correction of each pruned weight to the columns that follow ([`Hessian`]).
+//!
 //! A matrix without statistics (the embedding table) is pruned by magnitude, which is what the others are for inputs of independent
 //! columns of one mean square.
 
 use std::borrow::Cow;
 
+use super::super::hessian::{Group, Hessian, Order, Replace};
 use super::super::rows::for_each_chunk;
 use super::super::{Calibrates, Calibration, CodecError, RUN};
 use super::{Options, Pattern};
@@ -20,20 +24,27 @@ use super::{Options, Pattern};
 pub(in super::super) enum Method {
     Magnitude,
     Wanda,
+    SparseGpt,
 }
 
 impl Method {
-    const NAMES: [(&str, Self); 2] = [("magnitude", Self::Magnitude), ("wanda", Self::Wanda)];
+    const NAMES: [(&str, Self); 3] =
+        [("magnitude", Self::Magnitude), ("wanda", Self::Wanda), ("sparsegpt", Self::SparseGpt)];
 
-    pub(super) fn read(options: &Options, _pattern: Pattern) -> Result<Self, CodecError> {
+    pub(super) fn read(options: &Options, pattern: Pattern) -> Result<Self, CodecError> {
         let Some(given) = options.get("method") else { return Ok(Self::Magnitude) };
         let given = given.unwrap_or_default();
-        let found = Self::NAMES.iter().find(|(name, _)| *name == given).map(|(_, method)| *method);
+        // The columns of a block would have to be pruned at once, before there is anything to make up for.
+        let valid = match pattern {
+            Pattern::Blocks { .. } => &Self::NAMES[..2],
+            _ => &Self::NAMES,
+        };
+        let found = valid.iter().find(|(name, _)| *name == given).map(|(_, method)| *method);
         found.ok_or_else(|| CodecError::OptionValue {
             codec: "sparse".into(),
             option: "method".into(),
             value: given.into(),
-            valid: Self::NAMES.map(|(name, _)| name).join(", "),
+            valid: valid.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         })
     }
 
@@ -72,6 +83,11 @@ pub(in super::super) fn prune<'a>(
 ) -> Result<Pruned<'a>, CodecError> {
     let norms: Option<Vec<f32>> = match (method, calibration) {
         (Method::Magnitude, _) | (_, None) => None,
+        (Method::SparseGpt, Some(calibration)) => {
+            calibration.check(cols)?;
+            let hessian = Hessian::new(calibration, DAMPING, Order::Stored)?;
+            return Ok(sparse_gpt(&hessian, pattern, kept, weights, cols));
+        }
         (Method::Wanda, Some(calibration)) => {
             calibration.check(cols)?;
             Some(calibration.mean_squares().into_iter().map(f32::sqrt).collect())
@@ -111,6 +127,64 @@ pub(in super::super) fn prune<'a>(
         });
     }
     Ok(Pruned { weights: Cow::Borrowed(weights), mask })
+}
+
+/// SparseGPT's share of the mean square on the second moment's diagonal.
+const DAMPING: f64 = 0.01;
+/// Columns of which SparseGPT chooses at a time.
+const AT_A_TIME: usize = 128;
+/// Rows that are worked on together.
+const BAND: usize = 64;
+
+fn sparse_gpt(hessian: &Hessian, pattern: Pattern, kept: usize, weights: &[f32], cols: usize) -> Pruned<'static> {
+    let runs = cols.div_ceil(RUN);
+    let mut weights = weights.to_vec();
+    let mut mask = vec![0; weights.len() / cols.max(1) * runs];
+    let group = if let Pattern::NofM { m, .. } = pattern { m } else { AT_A_TIME };
+    let mut bands: Vec<_> =
+        weights.chunks_mut((BAND * cols).max(1)).zip(mask.chunks_mut((BAND * runs).max(1))).collect();
+    for_each_chunk(&mut bands, 1, |_, band| {
+        for (weights, bits) in band {
+            let mut chosen = Chosen { bits, runs, pattern, kept, cols, diagonal: hessian.diagonal() };
+            hessian.replace(weights, group, &mut chosen);
+        }
+    });
+    Pruned { weights: Cow::Owned(weights), mask }
+}
+
+/// What is kept of a band of rows so far.
+struct Chosen<'a> {
+    /// `[rows, runs]`
+    bits: &'a mut [u32],
+    runs: usize,
+    pattern: Pattern,
+    kept: usize,
+    cols: usize,
+    /// U_jj
+    diagonal: &'a [f32],
+}
+
+impl Replace for Chosen<'_> {
+    fn group(&mut self, group: Group) {
+        let (start, end) = (group.first(), group.first() + group.len());
+        let (kept, last) = match self.pattern {
+            Pattern::NofM { n, .. } => (n, true),
+            // The row's share, so that all groups together keep what they should.
+            _ => (self.kept * end / self.cols - self.kept * start / self.cols, false),
+        };
+        for (row, bits) in group.rows().zip(self.bits.chunks_exact_mut(self.runs)) {
+            let scores: Vec<f32> = row.iter().zip(&self.diagonal[start..end]).map(|(w, u)| (w / u).abs()).collect();
+            largest(&scores, kept, last).into_iter().for_each(|i| set(bits, start + i));
+        }
+    }
+
+    fn column(&mut self, at: usize, weights: &mut [f32]) {
+        for (w, bits) in weights.iter_mut().zip(self.bits.chunks_exact(self.runs)) {
+            if bits[at / RUN] >> (at % RUN) & 1 == 0 {
+                *w = 0.0;
+            }
+        }
+    }
 }
 
 /// Sets the bits of what is kept of a row.

@@ -48,7 +48,9 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
     }
     assert!(message("sparse:2:4,block=16").contains("`2:4,block=16` is no valid pattern"));
     assert!(message("sparse:50%,block=8").contains("`8` is no valid block; valid: 16, 32"));
-    assert!(message("sparse:50%,method=random").contains("`random` is no valid method; valid: magnitude, wanda"));
+    assert!(
+        message("sparse:50%,method=random").contains("`random` is no valid method; valid: magnitude, wanda, sparsegpt")
+    );
     assert!(message("sparse:50%,keep=3").contains("unknown option `keep`"));
     assert!(message("sparse:50%+nf4").contains("kept weights can be stored as bf16, f16,"));
     assert!(message("sparse:50%+q8_0+q4_0").contains("its kept weights have a codec already"));
@@ -162,6 +164,86 @@ fn wanda_weighs_columns_by_their_inputs() {
     let codec = parse("sparse:50%,method=wanda").unwrap();
     let error = codec.encode_for(&gaussian(5, 4 * 96), 4, 96, Some(&calibration)).unwrap_err();
     assert!(error.to_string().contains("64 columns"), "{error}");
+}
+
+/// The update in the book's form, of one row: for every pruned column, w −= w_j / (H⁻¹)_jj · (H⁻¹)_j,: with H⁻¹ of the columns from j
+/// on, inverted anew each time (Frantar & Alistarh 2023, eq. 3).
+fn sparse_gpt_row(row: &[f32], moment: &[f64], n: usize, m: usize) -> Vec<f64> {
+    let cols = row.len();
+    let mut w: Vec<f64> = row.iter().map(|&w| f64::from(w)).collect();
+    let mut kept = vec![true; cols];
+    for j in 0..cols {
+        let diagonal = |i: usize| inverse(moment, cols, i)[0];
+        if j % m == 0 {
+            let mut order: Vec<usize> = (j..j + m).collect();
+            order.sort_by(|&a, &b| (w[a] * w[a] / diagonal(a)).total_cmp(&(w[b] * w[b] / diagonal(b))));
+            order[..m - n].iter().for_each(|&i| kept[i] = false);
+        }
+        if !kept[j] {
+            let inverse = inverse(moment, cols, j);
+            let error = w[j] / inverse[0];
+            for i in j..cols {
+                w[i] -= error * inverse[i - j];
+            }
+            w[j] = 0.0;
+        }
+    }
+    w
+}
+
+/// The first row of the inverse of `moment[first.., first..]`, by Gaussian elimination.
+fn inverse(moment: &[f64], cols: usize, first: usize) -> Vec<f64> {
+    let n = cols - first;
+    let mut a: Vec<Vec<f64>> = (0..n)
+        .map(|i| {
+            let row = (0..n).map(|j| moment[(first + i) * cols + first + j]);
+            row.chain([f64::from(u8::from(i == 0))]).collect()
+        })
+        .collect();
+    for i in 0..n {
+        let pivot = a[i].clone();
+        for j in (0..n).filter(|&j| j != i) {
+            let factor = a[j][i] / pivot[i];
+            (i..=n).for_each(|k| a[j][k] -= factor * pivot[k]);
+        }
+    }
+    (0..n).map(|i| a[i][n] / a[i][i]).collect()
+}
+
+#[test]
+fn sparsegpt_makes_up_for_what_it_prunes() {
+    let (rows, cols, tokens) = (70, 64, 300);
+    let weights = gaussian(9, rows * cols);
+    // Neighbouring inputs have much in common.
+    let noise = gaussian(10, tokens * cols + 8);
+    let x: Vec<f32> =
+        (0..tokens * cols).map(|i| noise[i..i + 8].iter().sum::<f32>() * (1.0 + (i % cols % 5) as f32)).collect();
+    let calibration = calibration(&x, cols);
+    let mean = calibration.mean_squares().iter().map(|&v| f64::from(v)).sum::<f64>() / cols as f64;
+    let mut moment: Vec<f64> = calibration.second_moment().iter().map(|&v| f64::from(v)).collect();
+    (0..cols).for_each(|i| moment[i * cols + i] += 0.01 * mean);
+    for (recipe, n, m) in [("sparse:2:4", 2, 4), ("sparse:4:8", 4, 8), ("sparse:50%", 32, 64)] {
+        let encode = |method: &str| {
+            let codec = parse(&format!("{recipe},method={method}+f32")).unwrap();
+            codec.encode_for(&weights, rows, cols, Some(&calibration)).unwrap().decode()
+        };
+        let found = encode("sparsegpt");
+        for row in [0, 1, rows - 1] {
+            let expected = sparse_gpt_row(&weights[row * cols..][..cols], &moment, n, m);
+            for (col, (found, expected)) in found[row * cols..].iter().zip(&expected).enumerate() {
+                let close = (f64::from(*found) - expected).abs() < 1e-3;
+                assert!(close, "{recipe} [{row}, {col}]: {found}, not {expected}");
+            }
+        }
+        let loss = |found: &[f32]| {
+            let error: Vec<f32> = weights.iter().zip(found).map(|(w, f)| w - f).collect();
+            calibration.loss(&error)
+        };
+        let [gpt, wanda] = [loss(&found), loss(&encode("wanda"))];
+        assert!(gpt < 0.6 * wanda, "{recipe}: {gpt} against Wanda's {wanda}");
+    }
+    let error = parse("sparse:50%,block=16,method=sparsegpt").unwrap_err().to_string();
+    assert!(error.ends_with("valid: magnitude, wanda"), "{error}");
 }
 
 /// Statistics of inputs `[tokens, cols]`.

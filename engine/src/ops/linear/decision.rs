@@ -1,5 +1,6 @@
 //! Which kernel runs a linear layer: a decision from the shape and the adapter.
 
+use crate::codec::Sparsity;
 use crate::gpu::Gpu;
 
 /// What a decision knows of the adapter.
@@ -125,9 +126,12 @@ impl Decision {
 
     /// The variant with a sparse twin: sums meet in workgroup memory, tiles are small. Lanes whose rows lie in different rows of
     /// blocks multiply different columns and share none.
-    pub fn for_sparse(self, blocks: bool) -> Self {
+    pub fn for_sparse(self, sparsity: &Sparsity) -> Self {
         match self {
-            Self::Rowwise { tokens, .. } if blocks => Self::Rowwise { share: false, tokens: tokens.min(4) },
+            // A workgroup of sharing lanes has 32 rows.
+            Self::Rowwise { share: true, tokens } if sparsity.block_rows == 16 => {
+                Self::Rowwise { share: false, tokens: tokens.min(4) }
+            }
             Self::Rowwise { .. } => self,
             Self::Matvec { lanes, .. } => Self::Matvec { lanes, subgroup: 0 },
             Self::Matmul { f16, .. } => Self::Matmul { tile: 64, f16 },

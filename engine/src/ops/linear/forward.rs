@@ -150,8 +150,8 @@ fn run(
     if tokens == 0 {
         return Ok(());
     }
-    let decision = match linear.sparsity {
-        Some(sparsity) => decision.for_sparse(sparsity.block_rows > 0),
+    let decision = match &linear.sparsity {
+        Some(sparsity) => decision.for_sparse(sparsity),
         None => decision,
     };
     check(decision, linear, tokens, x, y, epilogue)?;

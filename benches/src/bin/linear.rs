@@ -70,8 +70,8 @@ fn main() -> Result<(), Error> {
             let mut chosen = Decision::choose(device, shape);
             let mut variants = if every { Decision::all(device, shape) } else { vec![chosen] };
             if let Some(sparsity) = linear.codec().sparsity(cols as usize) {
-                chosen = chosen.for_sparse(&sparsity);
-                variants.iter_mut().for_each(|v| *v = v.for_sparse(&sparsity));
+                chosen = chosen.for_sparse(&sparsity, cols);
+                variants.iter_mut().for_each(|v| *v = v.for_sparse(&sparsity, cols));
                 variants.dedup();
             }
             for decision in variants {

@@ -49,6 +49,8 @@ pub enum Decision {
         /// Columns of x that share a decoded weight: 1, 4, or 8 with `share`.
         tokens: u32,
     },
+    /// `linear/walk`: a lane goes from one kept weight to the next. For one column and very sparse rows on software adapters.
+    Walk,
     /// `linear/matvec`: lanes share rows, one column of x at a time.
     Matvec {
         /// Lanes that share rows: 32 or 128.
@@ -67,6 +69,8 @@ pub enum Decision {
 
 /// Columns up to which a GPU reads W again for every column (out of its cache) rather than fill a tile mostly with nothing.
 const MATVEC_TOKENS: u32 = 4;
+/// Columns for every kept weight from which on [`Decision::Walk`] is faster.
+const WALK: usize = 8;
 
 impl Decision {
     /// The variant to use.
@@ -126,13 +130,17 @@ impl Decision {
 
     /// The variant with a sparse twin: sums meet in workgroup memory, tiles are small. Lanes whose rows lie in different rows of
     /// blocks multiply different columns and share none.
-    pub fn for_sparse(self, sparsity: &Sparsity) -> Self {
+    pub fn for_sparse(self, sparsity: &Sparsity, cols: u32) -> Self {
         match self {
+            // Measured on llvmpipe (docs/methods/sparse.md): from here on a load for each kept weight is less work.
+            Self::Rowwise { tokens: 1, .. } if sparsity.block_rows == 0 && WALK * sparsity.kept <= cols as usize => {
+                Self::Walk
+            }
             // A workgroup of sharing lanes has 32 rows.
             Self::Rowwise { share: true, tokens } if sparsity.block_rows == 16 => {
                 Self::Rowwise { share: false, tokens: tokens.min(4) }
             }
-            Self::Rowwise { .. } => self,
+            Self::Rowwise { .. } | Self::Walk => self,
             Self::Matvec { lanes, .. } => Self::Matvec { lanes, subgroup: 0 },
             Self::Matmul { f16, .. } => Self::Matmul { tile: 64, f16 },
         }
@@ -142,7 +150,7 @@ impl Decision {
     pub fn tokens(&self) -> u32 {
         match *self {
             Self::Rowwise { tokens, .. } => tokens,
-            Self::Matvec { .. } => 1,
+            Self::Walk | Self::Matvec { .. } => 1,
             Self::Matmul { tile, .. } => tile,
         }
     }
@@ -151,6 +159,7 @@ impl Decision {
     pub(super) fn rows(&self) -> u32 {
         match *self {
             Self::Rowwise { share, .. } => 16 * rows_of_a_lane(share),
+            Self::Walk => 32,
             Self::Matvec { lanes, .. } => 4 * 128 / lanes,
             Self::Matmul { tile, .. } => tile,
         }

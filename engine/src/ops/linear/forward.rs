@@ -151,7 +151,7 @@ fn run(
         return Ok(());
     }
     let decision = match &linear.sparsity {
-        Some(sparsity) => decision.for_sparse(sparsity),
+        Some(sparsity) => decision.for_sparse(sparsity, linear.cols),
         None => decision,
     };
     check(decision, linear, tokens, x, y, epilogue)?;
@@ -215,7 +215,7 @@ fn check(d: Decision, linear: &Linear, tokens: u32, x: Rows, y: Rows, epilogue: 
     }
     if let Some(norm) = epilogue.norm {
         check_size("linear", "norm_weight", norm.weight, linear.cols.into())?;
-        if !matches!(d, Decision::Rowwise { tokens: 1, .. } | Decision::Matvec { .. }) {
+        if !matches!(d, Decision::Rowwise { tokens: 1, .. } | Decision::Walk | Decision::Matvec { .. }) {
             return fail(format!("{tokens} tokens: a norm fuses with single columns only"));
         }
     }
@@ -233,6 +233,7 @@ fn kernel_of(d: Decision, norm: bool, tail: bool) -> (&'static str, Vec<(&'stati
             let options = [("SHARE", lanes.into()), ("ROWS", rows.into()), ("TOKENS", tokens.into()), norm, tail];
             ("linear/rowwise", options.into())
         }
+        Decision::Walk => ("linear/walk", [norm, tail].into()),
         Decision::Matvec { lanes, subgroup } => {
             ("linear/matvec", [("LANES", lanes.into()), ("SUBGROUP", subgroup.into()), norm, tail].into())
         }

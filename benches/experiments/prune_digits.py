@@ -2,16 +2,16 @@
 
     pip install numpy scikit-learn && python benches/experiments/prune_digits.py
 
-A 64-256-256-10 ReLU network is trained while its weights are pruned by magnitude, every layer by the cubic schedule from 0 to 97 %;
-beside it a dense 64-h-h-10 network with as many weights as the other has left. Adam, 60 epochs, batches of 64, the same split and
-the same number of steps for both. Prints the accuracy on 450 test images for each of 8 seeds.
+A 64-256-256-10 ReLU network is trained while its two hidden layers are pruned by magnitude, each by the cubic schedule from 0 to
+97 % (the output layer, 3 % of the weights, is left alone); beside it a dense 64-h-h-10 network with as many weights as the other has
+left. Adam, 40 epochs, batches of 64, the same number of steps for both. Each of 8 seeds draws weights and the 497 test images anew.
 """
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-EPOCHS, BATCH, RATE, LAST = 60, 64, 2e-3, 0.97
+EPOCHS, BATCH, RATE, LAST = 40, 64, 2e-3, 0.97
 
 
 def schedule(step, first, last, final):
@@ -31,9 +31,9 @@ def train(sizes, x, y, rng, final=0.0):
         order = rng.permutation(len(x))
         for start in range(0, len(x) - BATCH + 1, BATCH):
             step += 1
-            share = schedule(step, steps // 10, steps * 7 // 10, final)
+            share = schedule(step, steps // 5, steps * 7 // 10, final)
             if step % 10 == 0 or step == steps:
-                for w, mask in zip(weights, masks):
+                for w, mask in zip(weights[:-1], masks):
                     pruned = int(share * w.size)
                     mask[...] = 1
                     if pruned:
@@ -55,11 +55,10 @@ def train(sizes, x, y, rng, final=0.0):
                 gradients[len(weights) + i] = delta.sum(0)
                 if i:
                     delta = (delta @ weights[i].T) * (outputs[i] > 0)
-            rate = RATE * (1 - step / (steps + 1))
             for p_, g, m in zip(weights + biases, gradients, moments):
                 m[0] += 0.1 * (g - m[0])
                 m[1] += 0.001 * (g * g - m[1])
-                p_ -= rate * (m[0] / (1 - 0.9**step)) / (np.sqrt(m[1] / (1 - 0.999**step)) + 1e-8)
+                p_ -= RATE * (m[0] / (1 - 0.9**step)) / (np.sqrt(m[1] / (1 - 0.999**step)) + 1e-8)
     for w, mask in zip(weights, masks):
         w *= mask
     return weights, biases
@@ -75,9 +74,9 @@ def accuracy(network, x, y):
 
 def main():
     data = load_digits()
-    x, test_x, y, test_y = train_test_split(data.data / 16, data.target, test_size=450, random_state=0, stratify=data.target)
     sparse, dense = [], []
     for seed in range(8):
+        x, test_x, y, test_y = train_test_split(data.data / 16, data.target, test_size=497, random_state=seed)
         network = train([64, 256, 256, 10], x, y, np.random.default_rng(seed), LAST)
         left = sum(int((w != 0).sum()) for w in network[0])
         # 64h + h² + 10h weights.

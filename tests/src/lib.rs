@@ -8,5 +8,6 @@ pub mod golden;
 pub mod hostile;
 pub mod kernel;
 pub mod models;
+pub mod rewritten;
 pub mod scratch;
 pub mod talk;

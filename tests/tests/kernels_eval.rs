@@ -4,7 +4,7 @@ use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::metrics::{self, COMPARE_WORDS, Comparison, DIFFERENCE_FLOATS, Matrix, NLL_WORDS, Positions};
 use tersor_engine::ops::{OpsError, Variant};
 use tersor_engine::reference::metrics as twin;
-use tersor_tests::kernel::{Random, gpus};
+use tersor_tests::kernel::{Guarded, Random, gpus, upload};
 
 const VARIANTS: [Variant; 2] = [Variant::Gpu, Variant::Software];
 
@@ -165,6 +165,43 @@ fn differences_match_their_twin() {
         for (d, e) in found.iter().zip(&expected) {
             assert!((d.nmse() / e.nmse() - 1.0).abs() < 1e-4, "{d:?} {e:?}");
             assert!((d.cosine() - e.cosine()).abs() < 1e-6 && (d.energy / e.energy - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn cosines_match_their_twin() {
+    let mut random = Random::new(17);
+    for gpu in gpus() {
+        for [rows, cols] in [[1u32, 576u32], [3, 5], [130, 67]] {
+            let n = (rows * cols) as usize;
+            let (a, mut b) = (random.normals(n), random.normals(n));
+            // A row of zeros, a row of large numbers, equal rows.
+            b[..cols as usize].fill(0.0);
+            if rows > 2 {
+                let at = cols as usize;
+                b[at..2 * at].copy_from_slice(&a[at..2 * at]);
+                b[2 * at..3 * at].iter_mut().for_each(|v| *v *= 1e15);
+            }
+            let y = Guarded::new(&gpu, rows as usize);
+            let mut rec = gpu.record();
+            metrics::cosine(&mut rec, [rows, cols], upload(&gpu, &a), upload(&gpu, &b), y.slice(), 0).unwrap();
+            rec.submit().unwrap();
+            let expected: Vec<f64> = a
+                .chunks_exact(cols as usize)
+                .zip(b.chunks_exact(cols as usize))
+                .map(|(a, b)| {
+                    let dot = |a: &[f32], b: &[f32]| -> f64 {
+                        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                    };
+                    let norms = (dot(a, a) * dot(b, b)).sqrt();
+                    if norms > 0.0 { dot(a, b) / norms } else { 1.0 }
+                })
+                .collect();
+            let found = y.floats(&gpu);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-5, "{rows} x {cols}: {found} instead of {expected}");
+            }
         }
     }
 }

@@ -14,17 +14,21 @@
 //! codec = "uniform:bits=3,group=64"
 //! ```
 //!
+//! `stage = "prune:ffn=25"` is what changes the model's shapes first; in a spelling it stands in front: `prune:ffn=25+q4_k`.
+//!
 //! In patterns `*` stands for any run of characters, dots included, `?` for one, `[0-3x]` for one of a set.
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Calibrates, CodecError, CodecRef, parse};
+use super::spec::stage;
+use super::{Calibrates, CodecError, CodecRef, Shrink, parse};
 
 /// Which codec packs which tensor.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     name: String,
+    shrink: Option<Shrink>,
     default: CodecRef,
     rules: Vec<Rule>,
 }
@@ -48,6 +52,7 @@ pub struct Choice {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    stage: Option<Spanned<String>>,
     default: Spanned<String>,
     #[serde(default)]
     tensor: Vec<Entry>,
@@ -68,13 +73,18 @@ enum Patterns {
 }
 
 impl Recipe {
-    /// Reads a codec's spelling: every tensor gets it.
+    /// Reads a codec's spelling: every tensor gets it. A stage may stand in front; alone it means f16.
     ///
     /// # Errors
     /// A spelling that [`parse`] refuses, or a codec that can only be read.
     pub fn parse(spelling: &str) -> Result<Self, CodecError> {
-        let default = encodable(spelling)?;
-        Ok(Self { name: default.name(), default, rules: Vec::new() })
+        let (shrink, spelling) = stage(spelling)?;
+        let default = encodable(&spelling)?;
+        let name = match &shrink {
+            Some(shrink) => format!("{}+{}", shrink.name(), default.name()),
+            None => default.name(),
+        };
+        Ok(Self { name, shrink, default, rules: Vec::new() })
     }
 
     /// Reads the text of a TOML file; `name` is the file's, for reports and errors.
@@ -117,7 +127,24 @@ impl Recipe {
                 rules.push(Rule { pattern: pattern.clone(), codec: codec.clone() });
             }
         }
-        Ok(Self { name: name.into(), default: codec(&file.default, None)?, rules })
+        let failed = |line, message: String| CodecError::Recipe { recipe: name.into(), line, pattern: None, message };
+        let shrink = match &file.stage {
+            None => None,
+            Some(spelling) => match stage(spelling.get_ref()) {
+                Ok((Some(shrink), _)) if !spelling.get_ref().contains('+') => Some(shrink),
+                Ok(_) => {
+                    let message = format!("`{}` is no stage: one of prune:…, modegpt:…", spelling.get_ref());
+                    return Err(failed(line(spelling.span().start), message));
+                }
+                Err(error) => return Err(failed(line(spelling.span().start), error.to_string())),
+            },
+        };
+        Ok(Self { name: name.into(), shrink, default: codec(&file.default, None)?, rules })
+    }
+
+    /// What is done to the model's shapes before its matrices are packed.
+    pub fn shrink(&self) -> Option<&Shrink> {
+        self.shrink.as_ref()
     }
 
     /// The codec's canonical spelling, or the file's name.
@@ -125,10 +152,11 @@ impl Recipe {
         &self.name
     }
 
-    /// How much the codec that calibrates most does.
+    /// How much the codec, or stage, that calibrates most does.
     pub fn calibrates(&self) -> Calibrates {
         let rules = self.rules.iter().map(|rule| rule.codec.calibrates());
-        rules.fold(self.default.calibrates(), Ord::max)
+        let stage = self.shrink.as_ref().map_or(Calibrates::No, Shrink::calibrates);
+        rules.fold(self.default.calibrates().max(stage), Ord::max)
     }
 
     /// The codec for a tensor of `rows` x `cols` weights. Where `cols` is no multiple of its block, the codecs that

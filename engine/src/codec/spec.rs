@@ -2,6 +2,7 @@
 //!
 //! - `method+codec`, `codec+method` – a method that works on top of another, from left to right: `sparse:2:4+q4_k`,
 //!   `q4_k+eora:rank=64`;
+//! - `stage+codec` – what changes the model before any codec packs it: `prune:ffn=25+q4_k` ([`super::Shrink`]);
 //! - `method:codec` – a wrapper, which takes all that follows: `entropy:uniform:bits=4`.
 
 use std::ops::RangeInclusive;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use super::dense::Dense;
 use super::ggml::{Block, Ggml};
+use super::shrink::{STAGES, Shrink};
 use super::{CodecError, CodecRef};
 use crate::spelling::nearest;
 
@@ -91,7 +93,7 @@ pub fn names() -> Names {
         codecs: CODECS.iter().map(|(name, _)| *name).collect(),
         additions: ADDITIONS.iter().map(|(name, _)| *name).collect(),
         wrappers: WRAPPERS.iter().map(|(name, _)| *name).collect(),
-        stages: Vec::new(),
+        stages: STAGES.iter().map(|(name, _)| *name).collect(),
     }
 }
 
@@ -112,6 +114,13 @@ pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
         let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
         codec = match ADDITIONS.iter().find(|(known, _)| *known == name.trim()) {
             Some((known, combine)) => combine(codec, Options::read(known, options)?)?,
+            None if STAGES.iter().any(|(known, _)| *known == name.trim()) => {
+                return Err(CodecError::Combination {
+                    left: codec.name(),
+                    right: name.trim().into(),
+                    why: "a stage changes the model before any codec: it comes first, and there is one at most".into(),
+                });
+            }
             None => {
                 let values = single(segment)?;
                 codec.with_values(&values)?
@@ -121,16 +130,31 @@ pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
     Ok(codec)
 }
 
+/// Splits a recipe's spelling into the stage before the codec, if there is one, and the codec's spelling: that of f16 where none is given.
+///
+/// # Errors
+/// As [`parse`], for the stage.
+pub(super) fn stage(recipe: &str) -> Result<(Option<Shrink>, String), CodecError> {
+    let recipe = recipe.trim().to_ascii_lowercase();
+    let (segment, rest) = recipe.split_once('+').unwrap_or((&recipe, "f16"));
+    let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
+    match STAGES.iter().find(|(known, _)| *known == name.trim()) {
+        Some((known, build)) => Ok((Some(build(Options::read(known, options)?)?), rest.to_owned())),
+        None => Ok((None, recipe)),
+    }
+}
+
 /// Reads one codec's spelling.
 fn single(segment: &str) -> Result<CodecRef, CodecError> {
     let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
     let name = name.trim();
     let known = || CODECS.iter().map(|(known, _)| *known);
+    let stages = || STAGES.iter().map(|(known, _)| *known);
     match CODECS.iter().find(|(known, _)| *known == name) {
         Some((known, build)) => build(Options::read(known, options)?),
         None => Err(CodecError::UnknownCodec {
             name: name.into(),
-            near: nearest(name, known().chain(ADDITIONS.iter().map(|(known, _)| *known))),
+            near: nearest(name, known().chain(ADDITIONS.iter().map(|(known, _)| *known)).chain(stages())),
             valid: valid_codecs(),
         }),
     }
@@ -264,6 +288,52 @@ impl Options {
             (None, Some(default)) => Ok(default),
             (Some(None) | None, _) => Err(CodecError::MissingOption { codec, option, valid: list() }),
         }
+    }
+
+    /// A whole number of percent in `range`, with or without the sign.
+    pub(super) fn percent(
+        &self,
+        name: &str,
+        range: RangeInclusive<u32>,
+        default: Option<u32>,
+    ) -> Result<u32, CodecError> {
+        let (codec, option) = (self.codec.to_string(), name.to_string());
+        let valid = || format!("{} to {} percent", range.start(), range.end());
+        match (self.get(name), default) {
+            (Some(Some(value)), _) => value
+                .trim_end_matches('%')
+                .trim_end()
+                .parse()
+                .ok()
+                .filter(|number| range.contains(number))
+                .ok_or_else(|| CodecError::OptionValue { codec, option, value: value.into(), valid: valid() }),
+            (None, Some(default)) => Ok(default),
+            (Some(None) | None, _) => Err(CodecError::MissingOption { codec, option, valid: valid() }),
+        }
+    }
+
+    /// A number of at least `least`; `inf` is one.
+    pub(super) fn decimal(&self, name: &str, least: f64, default: f64) -> Result<f64, CodecError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let value = value.unwrap_or_default();
+        value.parse().ok().filter(|number| *number >= least).ok_or_else(|| CodecError::OptionValue {
+            codec: self.codec.into(),
+            option: name.into(),
+            value: value.into(),
+            valid: format!("numbers from {least}, or inf"),
+        })
+    }
+
+    /// One of some words; `None` where the option is not given.
+    pub(super) fn word(&self, name: &str, valid: &[&'static str]) -> Result<Option<&'static str>, CodecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let value = value.unwrap_or_default();
+        valid.iter().find(|word| **word == value).copied().map(Some).ok_or_else(|| CodecError::OptionValue {
+            codec: self.codec.into(),
+            option: name.into(),
+            value: value.into(),
+            valid: valid.join(", "),
+        })
     }
 
     /// The number format of values that are kept: `values=bf16` (the default) or `values=f16`.

@@ -175,6 +175,44 @@ impl Stored {
         Ok(Some((info, bytes)))
     }
 
+    /// The checkpoint with other metadata and with `added` tensors (plain types, with their bytes), which take the place of those of the same
+    /// names, whether these were plain or packed. What stays is shared, not copied.
+    ///
+    /// # Errors
+    /// [`CodecError::Stored`] for bytes that are not those of the shape.
+    pub(crate) fn overlay(&self, mut meta: Meta, added: Vec<(TensorInfo, Vec<u8>)>) -> Result<Checkpoint, CodecError> {
+        let mut list = read_header(&self.checkpoint)?;
+        let mut checksums = self.checksums.clone();
+        let mut gone = HashSet::new();
+        for (info, _) in &added {
+            checksums.forget(&info.name);
+            if list.tensors.remove(&info.name).is_some() {
+                let count = self.tensor(&info.name).and_then(|t| t.codec.as_ref()).map_or(0, |c| c.layout(0).len());
+                gone.extend((0..count).map(|plane| plane_name(&info.name, plane)));
+            }
+        }
+        gone.iter().for_each(|plane: &String| checksums.forget(plane));
+        let known = metadata(&self.checkpoint, CHECKSUMS_KEY).is_some();
+        let texts =
+            [(PACKED_KEY, PackedList(list.tensors).metadata()), (CHECKSUMS_KEY, known.then(|| checksums.metadata()))];
+        for (key, text) in texts {
+            match &mut meta {
+                Meta::Gguf(metadata) => {
+                    metadata.remove(key);
+                    text.into_iter().for_each(|text| metadata.set(key, text));
+                }
+                Meta::HuggingFace { st_metadata, .. } => {
+                    st_metadata.remove(key);
+                    st_metadata.extend(text.map(|text| (key.to_owned(), text)));
+                }
+            }
+        }
+        self.checkpoint.overlay(meta, |info| !gone.contains(&info.name), added).map_err(|tensor| CodecError::Stored {
+            file: self.checkpoint.name().to_owned(),
+            message: format!("tensor {}: its bytes are not those of its shape", quoted(&tensor)),
+        })
+    }
+
     /// A tensor without re-quantizing it; `None` if there is none of this name. A vector is one row.
     ///
     /// # Errors

@@ -5,9 +5,11 @@
 //! and windows are merged by concatenating those.
 
 mod drive;
+mod influence;
 mod retrieval;
 mod statistics;
 
 pub use drive::{Original, Windows, likelihoods};
+pub use influence::influence;
 pub use retrieval::{EmbeddingDrift, cosine, embedding_drift, rank_correlation, recall_at, top};
 pub use statistics::{ComparisonStatistics, Estimate, EvalError, Perplexity, compare, perplexity, quantile};

@@ -91,7 +91,7 @@ pub struct Checkpoint {
 
 struct Inner {
     name: String,
-    files: Vec<FileBytes>,
+    files: Vec<Arc<FileBytes>>,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
     meta: Meta,
@@ -106,7 +106,42 @@ impl Checkpoint {
         index: HashMap<String, usize>,
         meta: Meta,
     ) -> Self {
+        let files = files.into_iter().map(Arc::new).collect();
         Self { inner: Arc::new(Inner { name, files, tensors, index, meta }) }
+    }
+
+    /// This checkpoint with other metadata, without the tensors that `keep` refuses, and with `added` ones (with their bytes), which take the
+    /// place of those of the same names. What stays is shared, not copied.
+    ///
+    /// # Errors
+    /// The name of an added tensor whose bytes are not those of its shape.
+    pub(crate) fn overlay(
+        &self,
+        meta: Meta,
+        keep: impl Fn(&TensorInfo) -> bool,
+        added: Vec<(TensorInfo, Vec<u8>)>,
+    ) -> Result<Self, String> {
+        let mut files = self.inner.files.clone();
+        let mut tensors: Vec<TensorInfo> = self.tensors().iter().filter(|info| keep(info)).cloned().collect();
+        let index_of = |tensors: &[TensorInfo]| -> HashMap<String, usize> {
+            tensors.iter().enumerate().map(|(at, info)| (info.name.clone(), at)).collect()
+        };
+        let mut index = index_of(&tensors);
+        for (info, bytes) in added {
+            let file = u32::try_from(files.len()).ok().filter(|_| info.byte_len() == bytes.len() as u64);
+            let Some(file) = file else { return Err(info.name) };
+            let info = info.at(file, 0);
+            files.push(Arc::new(FileBytes::Owned(bytes)));
+            match index.get(&info.name) {
+                Some(at) => tensors[*at] = info,
+                None => {
+                    index.insert(info.name.clone(), tensors.len());
+                    tensors.push(info);
+                }
+            }
+        }
+        let name = self.name().to_owned();
+        Ok(Self { inner: Arc::new(Inner { name, files, tensors, index, meta }) })
     }
 
     /// All tensors: in file order, for several files file after file.

@@ -31,6 +31,11 @@ impl Checksums {
         self.0.insert(tensor.to_owned(), crc32fast::hash(bytes));
     }
 
+    /// Forgets a tensor: its bytes are others now.
+    pub fn forget(&mut self, tensor: &str) {
+        self.0.remove(tensor);
+    }
+
     /// Whether these can be the tensor's bytes: none known is as good as the right one.
     ///
     /// # Errors

@@ -54,12 +54,12 @@ impl Site {
         }
     }
 
-    /// Width of the activations.
-    fn cols(self, config: &Config) -> u32 {
+    /// Width of the activations in a layer.
+    fn cols(self, config: &Config, layer: u32) -> u32 {
         match self {
             Self::Qkv | Self::Up | Self::Stream | Self::Head => config.hidden,
-            Self::O => config.q_width(),
-            Self::Down => config.intermediate,
+            Self::O => config.shape(layer).o_width(config.head_dim),
+            Self::Down => config.shape(layer).intermediate,
         }
     }
 }
@@ -98,7 +98,7 @@ impl Pass {
         // Layer by layer, so that a pass is of neighbouring layers.
         places.sort_by_key(|(site, layer)| (*layer, *site));
         places.dedup();
-        let host = |(site, _): &(Site, u32)| 4 * u64::from(site.cols(config)).pow(2);
+        let host = |(site, layer): &(Site, u32)| 4 * u64::from(site.cols(config, *layer)).pow(2);
         let need: u64 = places.iter().map(host).sum();
         if need > HOST_BYTES {
             return Err(ModelError::Calibration { need, limit: HOST_BYTES });
@@ -109,7 +109,7 @@ impl Pass {
         let mut passes: Vec<Vec<(Site, u32)>> = Vec::new();
         let mut taken = 0;
         for place in places {
-            let bytes = Moments::bytes(place.0.cols(config));
+            let bytes = Moments::bytes(place.0.cols(config, place.1));
             match passes.last_mut() {
                 Some(pass) if taken + bytes <= budget => pass.push(place),
                 _ => {
@@ -123,7 +123,7 @@ impl Pass {
     }
 
     fn new(gpu: &Gpu, config: &Config, places: &[(Site, u32)]) -> Result<Self, ModelError> {
-        let make = |place: &(Site, u32)| Ok((*place, Moments::new(gpu, place.0.cols(config))?));
+        let make = |place: &(Site, u32)| Ok((*place, Moments::new(gpu, place.0.cols(config, place.1))?));
         Ok(Self(places.iter().map(make).collect::<Result<_, ModelError>>()?))
     }
 

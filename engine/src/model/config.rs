@@ -3,8 +3,8 @@
 mod gguf;
 mod hugging_face;
 
-use super::ModelError;
 use super::names::Naming;
+use super::{LayerShape, ModelError};
 use crate::format::{Checkpoint, Meta};
 use crate::ops::attention::HEAD_DIMS;
 use crate::ops::elementwise::{Activation, Pooling};
@@ -124,6 +124,9 @@ pub struct Config {
     pub token_types: u32,
     /// How an encoder makes one vector of many.
     pub pooling: Pooling,
+    /// Where layers were shrunk: the shape of each ([`Config::shape`]). Then `heads`, `kv_heads`, `head_dim` and `intermediate` are what the
+    /// model was made with.
+    pub shapes: Option<Vec<LayerShape>>,
 }
 
 impl Config {
@@ -133,11 +136,12 @@ impl Config {
     /// [`ModelError::Architecture`] for a family that is not there, [`ModelError::Config`] naming the key that is missing or
     /// makes no sense.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let config = match checkpoint.meta() {
+        let mut config = match checkpoint.meta() {
             Meta::Gguf(metadata) => gguf::read(checkpoint, metadata)?,
             Meta::HuggingFace { config, .. } => hugging_face::read(checkpoint, config)?,
         };
         config.check(checkpoint.name())?;
+        config.take_shapes(checkpoint)?;
         Ok(config)
     }
 

@@ -1,6 +1,6 @@
 //! What a decoder remembers of one text, and the room it works in.
 
-use super::{Config, Decoder, ModelError};
+use super::{Config, Decoder, LayerShape, ModelError};
 use crate::gpu::{Buffer, Gpu, GpuError, Purpose};
 use crate::ops::rope::{KvCache, KvFormat, RopeStyle, RopeTable};
 
@@ -49,8 +49,11 @@ impl Workspace {
     /// Floats a token takes in each buffer.
     fn widths(config: &Config) -> [u32; 7] {
         let after = if config.architecture.post_norms() { config.hidden } else { 0 };
-        let q = config.q_width();
-        [config.hidden, after, config.hidden, config.qkv_width(), q, q, config.intermediate]
+        let attended = config.widest(|shape| shape.heads * shape.cache_dim());
+        // Where heads lost dimensions, the buffer of the queries takes what attention gives, without its padding.
+        let q = attended.max(config.widest(|shape| shape.o_width(config.head_dim)));
+        let (qkv, mlp) = (config.widest(|shape| shape.qkv_width()), config.widest(|shape| shape.intermediate));
+        [config.hidden, after, config.hidden, qkv, q, attended, mlp]
     }
 
     /// Bytes of all buffers.
@@ -98,13 +101,14 @@ impl Context {
         let (gpu, config) = (decoder.gpu(), decoder.config());
         let capacity = capacity.clamp(1, config.max_positions);
         let chunk = chunk_of(gpu.is_cpu(), capacity);
-        let cache = || KvCache::new(gpu, config.kv_heads, capacity, config.head_dim, KvFormat::default());
-        let caches = (0..config.layers).map(|_| cache()).collect::<Result<_, _>>()?;
+        let cache =
+            |shape: LayerShape| KvCache::new(gpu, shape.kv_heads, capacity, shape.cache_dim(), KvFormat::default());
+        let caches = config.layer_shapes().map(cache).collect::<Result<_, _>>()?;
         let pool = decoder.attention().pool();
         let coarse = pool.map_or(0, |gap| capacity.div_ceil(gap));
-        let coarse = || KvCache::new(gpu, config.kv_heads, coarse, config.head_dim, KvFormat::F32);
-        let layers = if pool.is_some() { config.layers } else { 0 };
-        let coarse = (0..layers).map(|_| coarse()).collect::<Result<_, _>>()?;
+        let coarse = |shape: LayerShape| KvCache::new(gpu, shape.kv_heads, coarse, shape.cache_dim(), KvFormat::F32);
+        let pooled = config.layer_shapes().filter(|_| pool.is_some());
+        let coarse = pooled.map(coarse).collect::<Result<_, _>>()?;
         let [full, local] = tables(config, capacity)?.map(|table| table.map(|t| t.upload(gpu)).transpose());
         Ok(Self {
             capacity,

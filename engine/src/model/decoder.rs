@@ -8,20 +8,22 @@
 //! ```
 //!
 //! That is six dispatches a layer, seven where the context is long enough to be split. Gemma's norms after each block take
-//! two more. Where somebody watches ([`Observer`]), norms are computed by themselves.
+//! two more. Where somebody watches ([`Observer`]), norms are computed by themselves. A layer whose heads lost dimensions ([`LayerShape`])
+//! has other kernels around attention, and one more dispatch to drop the padding.
 
 use super::calibrate::{Observer, Site};
-use super::context::Context;
+use super::context::{Context, Workspace};
 use super::names::Role;
 use super::policy::{AttentionPolicy, BlockAttention, BlockCount};
 use super::projection::{Fused, GatedPair, Projection};
-use super::{Config, ModelError, Need, Weights, check_fit};
+use super::{Config, LayerShape, ModelError, Need, Weights, check_fit};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::Variant;
 use crate::ops::attention::{self, Attention, pooled};
 use crate::ops::linear::{self, Epilogue, Linear, Norm, Rows};
 use crate::ops::norm;
-use crate::ops::rope::{self, RopeAppend};
+use crate::ops::reduced::{self, Compact, ReducedAppend};
+use crate::ops::rope::{self, KvCache, RopeAppend};
 use crate::progress::{Monitor, Unit};
 
 /// Bytes uploaded before the staging memory is given back.
@@ -83,6 +85,9 @@ struct Layer {
     gate_up: GatedPair,
     down: Projection,
     attention: Attention,
+    shape: LayerShape,
+    /// Of a layer whose heads lost dimensions: which pairs of the whole head theirs were, `[kv_heads, pairs]`.
+    pairs: Option<Buffer>,
 }
 
 impl Decoder {
@@ -216,6 +221,22 @@ impl Decoder {
         Ok(())
     }
 
+    /// Records the residual stream that goes into the first layer for the tokens `ids[first .. first + tokens]` into `y` (`[tokens, hidden]`).
+    ///
+    /// # Errors
+    /// Buffers that are too small, or what the device refuses.
+    pub fn embed(
+        &self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        first: u32,
+        tokens: u32,
+        y: &Buffer,
+    ) -> Result<(), ModelError> {
+        let y = Rows::new(y, self.config.hidden);
+        Ok(linear::embed(rec, &self.embed, ids, first, tokens, y, self.config.embed_scale, false)?)
+    }
+
     /// Runs a prompt at the context's end, chunk by chunk; it can be cancelled between them. Returns a recorder with the last
     /// chunk in it, and the row of it that [`Decoder::logits`] makes the last token's logits from.
     ///
@@ -311,11 +332,17 @@ impl Decoder {
 impl Layer {
     fn load(gpu: &Gpu, c: &Config, w: &mut Weights, i: u32) -> Result<Self, ModelError> {
         let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
-        let (q, kv) = (c.q_width(), c.kv_width());
+        let shape = c.shape(i);
         let qkv = if w.has(Role::Qkv, i) {
-            Projection::load(gpu, w, i, &[(Role::Qkv, c.qkv_width())], c.hidden)?
+            Projection::load(gpu, w, i, &[(Role::Qkv, shape.qkv_width())], c.hidden)?
         } else {
-            Projection::load(gpu, w, i, &[(Role::Q, q), (Role::K, kv), (Role::V, kv)], c.hidden)?
+            let parts = [(Role::Q, shape.q_width()), (Role::K, shape.k_width()), (Role::V, shape.v_width())];
+            Projection::load(gpu, w, i, &parts, c.hidden)?
+        };
+        let pairs = if c.has_whole_heads(&shape) {
+            None
+        } else {
+            Some(gpu.upload("rotary pairs", &w.pairs(i, &shape)?, Purpose::Weights)?)
         };
         let qk_norm = if c.architecture.qk_norm() {
             let mut both = w.norm(Role::QNorm, i, c.head_dim)?;
@@ -334,21 +361,23 @@ impl Layer {
             attention_norm: vector(w.norm(Role::AttentionNorm, i, c.hidden)?)?,
             qkv,
             qk_norm,
-            o: Projection::load(gpu, w, i, &[(Role::O, c.hidden)], q)?,
+            o: Projection::load(gpu, w, i, &[(Role::O, c.hidden)], shape.o_width(c.head_dim))?,
             post_norms,
             mlp_norm: vector(w.norm(Role::MlpNorm, i, c.hidden)?)?,
-            gate_up: GatedPair::load(gpu, w, i, [c.intermediate, c.hidden])?,
-            down: Projection::load(gpu, w, i, &[(Role::Down, c.hidden)], c.intermediate)?,
+            gate_up: GatedPair::load(gpu, w, i, [shape.intermediate, c.hidden])?,
+            down: Projection::load(gpu, w, i, &[(Role::Down, c.hidden)], shape.intermediate)?,
             attention: Attention {
-                heads: c.heads,
-                kv_heads: c.kv_heads,
-                head_dim: c.head_dim,
+                heads: shape.heads,
+                kv_heads: shape.kv_heads,
+                head_dim: shape.cache_dim(),
                 scale: c.attention_scale,
                 soft_cap: c.attention_cap,
                 window: c.windows.get(i as usize).copied().unwrap_or(0),
                 causal: true,
                 variant: Variant::Auto,
             },
+            shape,
+            pairs,
         })
     }
 
@@ -369,24 +398,15 @@ impl Layer {
         let work = &context.work;
         let fuse = tokens == 1 && observer.is_none();
         let pos0 = context.length;
-        let (hidden, q_width) = (c.hidden, c.q_width());
+        let (hidden, shape) = (c.hidden, &self.shape);
 
         let (x, fused) = normed(rec, c, &work.x, &self.attention_norm, &work.normed, tokens, fuse)?;
         see(observer, rec, Site::Qkv, layer, x)?;
-        let qkv = Rows::new(&work.qkv, c.qkv_width());
+        let qkv = Rows::new(&work.qkv, shape.qkv_width());
         self.qkv.forward(rec, tokens, x, qkv, &Fused { norm: fused, ..Fused::default() })?;
 
         let cache = &context.caches[layer];
-        let append = RopeAppend {
-            rotary: c.rope.rotary_dim as u32,
-            style: c.rope_style,
-            norm_eps: c.norm_eps,
-            ..RopeAppend::fused(tokens, c.heads, c.kv_heads, c.head_dim, pos0)
-        };
-        let local = if self.attention.window > 0 { context.ropes[1].as_ref() } else { None };
-        let table = local.or(context.ropes[0].as_ref()).map(Buffer::all);
-        let qk_norm = self.qk_norm.as_ref().map(Buffer::all);
-        rope::append(rec, &append, [work.qkv.all(), work.qkv.all(), work.qkv.all()], table, qk_norm, &work.q, cache)?;
+        self.append(rec, c, context, cache, tokens)?;
         if tokens == 1 {
             attention::decode(rec, &self.attention, pos0, &work.q, cache, &work.attended)?;
         } else {
@@ -403,10 +423,10 @@ impl Layer {
                     blocks.prefill(rec, a, [tokens, pos0], &work.q, caches, &work.attended)?;
                 }
             }
-            rec.work(4 * u64::from(tokens) * u64::from(keys) * u64::from(q_width))?;
+            rec.work(4 * u64::from(tokens) * u64::from(keys) * u64::from(shape.heads * shape.cache_dim()))?;
         }
 
-        let attended = Rows::new(&work.attended, q_width);
+        let attended = self.compact(rec, c, work, tokens)?;
         see(observer, rec, Site::O, layer, attended)?;
         let after = match (&self.post_norms, &work.x_after) {
             (Some([norm, _]), Some(after)) => {
@@ -423,8 +443,8 @@ impl Layer {
 
         let (x, fused) = normed(rec, c, after, &self.mlp_norm, &work.normed, tokens, fuse)?;
         see(observer, rec, Site::Up, layer, x)?;
-        self.gate_up.forward(rec, tokens, x, &work.mlp, c.intermediate, c.activation, fused)?;
-        let mlp = Rows::new(&work.mlp, c.intermediate);
+        self.gate_up.forward(rec, tokens, x, &work.mlp, shape.intermediate, c.activation, fused)?;
+        let mlp = Rows::new(&work.mlp, shape.intermediate);
         see(observer, rec, Site::Down, layer, mlp)?;
         if let Some([_, norm]) = &self.post_norms {
             self.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &Fused::default())?;
@@ -433,6 +453,64 @@ impl Layer {
             let add = Fused { accumulate: true, ..Fused::default() };
             self.down.forward(rec, tokens, mlp, Rows::new(&work.x, hidden), &add)
         }
+    }
+
+    /// Rotates queries and keys, and appends keys and values to the cache.
+    fn append(
+        &self,
+        rec: &mut Recorder,
+        c: &Config,
+        context: &Context,
+        cache: &KvCache,
+        tokens: u32,
+    ) -> Result<(), ModelError> {
+        let (work, s, pos0) = (&context.work, &self.shape, context.length);
+        let local = if self.attention.window > 0 { context.ropes[1].as_ref() } else { None };
+        let table = local.or(context.ropes[0].as_ref()).map(Buffer::all);
+        let qk_norm = self.qk_norm.as_ref().map(Buffer::all);
+        let (Some(pairs), Some(table)) = (&self.pairs, &table) else {
+            let append = RopeAppend {
+                rotary: c.rope.rotary_dim as u32,
+                style: c.rope_style,
+                norm_eps: c.norm_eps,
+                ..RopeAppend::fused(tokens, s.heads, s.kv_heads, c.head_dim, pos0)
+            };
+            let qkv = [work.qkv.all(), work.qkv.all(), work.qkv.all()];
+            return Ok(rope::append(rec, &append, qkv, table, qk_norm, &work.q, cache)?);
+        };
+        let append = ReducedAppend {
+            tokens,
+            heads: s.heads,
+            kv_heads: s.kv_heads,
+            qk_dim: s.qk_dim,
+            v_dim: s.v_dim,
+            head_dim: s.cache_dim(),
+            rotary: s.qk_dim - c.still_dims(),
+            table_pairs: c.rope.rotary_dim as u32 / 2,
+            pos0,
+            style: c.rope_style,
+            norm_eps: c.norm_eps,
+        };
+        let qkv = work.qkv.all();
+        Ok(reduced::append(rec, &append, qkv, table.clone(), pairs.all(), qk_norm, &work.q, cache)?)
+    }
+
+    /// What attention gave, as the output projection takes it: without the padding of heads that lost dimensions. The queries are no longer
+    /// needed then; their buffer takes it.
+    fn compact<'a>(
+        &self,
+        rec: &mut Recorder,
+        c: &Config,
+        work: &'a Workspace,
+        tokens: u32,
+    ) -> Result<Rows<'a>, ModelError> {
+        let (s, cols) = (&self.shape, self.shape.o_width(c.head_dim));
+        if cols == s.heads * s.cache_dim() {
+            return Ok(Rows::new(&work.attended, cols));
+        }
+        let shape = Compact { tokens, heads: s.heads, head_dim: s.cache_dim(), v_dim: s.v_dim, cols };
+        reduced::compact(rec, &shape, &work.attended, &work.q)?;
+        Ok(Rows::new(&work.q, cols))
     }
 }
 

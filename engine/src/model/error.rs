@@ -124,6 +124,14 @@ pub enum ModelError {
         /// What stands against it.
         why: &'static str,
     },
+    /// Dimensions that cannot be taken away from this model.
+    #[error("{model} cannot be shrunk: {what}")]
+    Shrink {
+        /// File or folder.
+        model: String,
+        /// What stands against it.
+        what: String,
+    },
     /// Weights that cannot be packed.
     #[error("{model}: tensor `{tensor}`: {error}")]
     Codec {

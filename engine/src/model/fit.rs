@@ -2,7 +2,7 @@
 
 use super::context::{Workspace, chunk_of};
 use super::names::Role;
-use super::{Config, Context, ModelError, Weights};
+use super::{Config, Context, LayerShape, ModelError, Weights};
 use crate::gpu::Gpu;
 use crate::ops::attention::Attention;
 use crate::ops::rope::KvFormat;
@@ -25,10 +25,9 @@ impl Need {
     /// What a decoder needs whose context has room for `context` positions. `software`: on a software adapter, which takes
     /// prompts in smaller chunks.
     pub fn of(software: bool, config: &Config, weights: &Weights, context: u32) -> Self {
-        let kv = KvFormat::default().cache_bytes(config.kv_heads, context, config.head_dim);
         Self {
             weights: Self::of_weights(config, weights),
-            kv_cache: 2 * kv * u64::from(config.layers),
+            kv_cache: config.layer_shapes().map(|shape| 2 * cache_bytes(&shape, context)).sum(),
             activations: Context::activation_bytes(software, config, context)
                 + Self::passing(software, config, weights, context),
         }
@@ -57,16 +56,29 @@ impl Need {
             IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer))
         };
         let layers: u64 = (0..config.layers).flat_map(in_layer).sum();
-        outside + head + layers + weights.vector_bytes()
+        // Which pairs of dimensions are left, one word each.
+        let pairs = |shape: LayerShape| {
+            if config.has_whole_heads(&shape) { 0 } else { 2 * u64::from(shape.kv_heads) * u64::from(shape.qk_dim) }
+        };
+        outside + head + layers + weights.vector_bytes() + config.layer_shapes().map(pairs).sum::<u64>()
     }
 
     /// What comes and goes while a decoder writes: unfinished sums of attention, gates that could not be stacked with the
     /// matrix they belong to, and what low-rank parts keep between their dispatches.
     fn passing(software: bool, config: &Config, weights: &Weights, context: u32) -> u64 {
-        let attention = Attention::causal(config.heads, config.kv_heads, config.head_dim);
+        let scratch = |shape: LayerShape| {
+            Attention::causal(shape.heads, shape.kv_heads, shape.cache_dim()).decode_scratch(software, context)
+        };
         let apart = (0..config.layers)
             .any(|layer| weights.has(Role::Gate, layer) && !weights.alike(Role::Gate, Role::Up, layer));
-        let gates = if apart { 8 * u64::from(chunk_of(software, context)) * u64::from(config.intermediate) } else { 0 };
+        let chunk = u64::from(chunk_of(software, context));
+        // Layers of different shapes take buffers of different sizes, which the pool keeps beside one another.
+        let mut sizes: Vec<[u64; 2]> = config
+            .layer_shapes()
+            .map(|shape| [scratch(shape), if apart { 8 * chunk * u64::from(shape.intermediate) } else { 0 }])
+            .collect();
+        sizes.sort_unstable();
+        sizes.dedup();
         // Matrices with one input may be stacked, and each of these products takes a buffer of its own size from the pool.
         const TOGETHER: [&[Role]; 5] = [
             &[Role::Q, Role::K, Role::V, Role::Qkv],
@@ -79,9 +91,9 @@ impl Need {
             let in_layer = |layer| roles.iter().map(|role| weights.between(*role, layer)).sum();
             (0..config.layers).map(in_layer).max().unwrap_or(0)
         };
-        let low_rank = TOGETHER.map(width).iter().sum::<u64>() * 4 * u64::from(chunk_of(software, context));
+        let low_rank = TOGETHER.map(width).iter().sum::<u64>() * 4 * chunk;
         // The pool rounds sizes up by an eighth at most.
-        (attention.decode_scratch(software, context) + gates + low_rank) * 9 / 8 + SMALL
+        (sizes.iter().flatten().sum::<u64>() + low_rank) * 9 / 8 + SMALL
     }
 
     /// All together.
@@ -97,7 +109,8 @@ impl Need {
 /// binding may hold.
 pub fn check_fit(gpu: &Gpu, model: &str, config: &Config, need: &Need, context: u32) -> Result<(), ModelError> {
     let binding = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
-    let position = KvFormat::default().cache_bytes(config.kv_heads, 1, config.head_dim);
+    let position = config.layer_shapes().map(|shape| cache_bytes(&shape, 1)).max().unwrap_or(1);
+    let all: u64 = config.layer_shapes().map(|shape| 2 * cache_bytes(&shape, 1)).sum();
     if position * u64::from(context) > binding {
         let what = format!(
             "a context of {context} positions takes {} in each layer, more than the {} that this device binds at once; \
@@ -114,7 +127,7 @@ pub fn check_fit(gpu: &Gpu, model: &str, config: &Config, need: &Need, context: 
     if need.total() <= free {
         return Ok(());
     }
-    let remedy = if need.weights + need.activations + position * 2 * u64::from(config.layers) * 256 <= free {
+    let remedy = if need.weights + need.activations + all * 256 <= free {
         "load it with a shorter context"
     } else {
         "compress it further (a recipe with fewer bits), unload other models, or choose an adapter with more memory"
@@ -128,6 +141,11 @@ pub fn check_fit(gpu: &Gpu, model: &str, config: &Config, need: &Need, context: 
         free,
         remedy: remedy.to_owned(),
     })
+}
+
+/// Bytes of the keys (or of the values) of one layer.
+fn cache_bytes(shape: &LayerShape, context: u32) -> u64 {
+    KvFormat::default().cache_bytes(shape.kv_heads, context, shape.cache_dim())
 }
 
 /// "12.3 MB".

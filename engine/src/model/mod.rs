@@ -18,6 +18,8 @@ pub mod names;
 mod policy;
 mod projection;
 pub mod rotate;
+mod shape;
+pub mod shrink;
 mod weights;
 
 pub use calibrate::{Observer, Site, Wanted, calibrate, calibrate_encoder};
@@ -28,4 +30,5 @@ pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};
 pub use policy::{AttentionPolicy, BlockCount, PolicyError};
+pub use shape::{LayerShape, SHAPES_KEY, is_shrunk};
 pub use weights::{Calibrations, ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};

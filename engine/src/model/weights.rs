@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use web_time::Instant;
 
-use super::ModelError;
 use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
+use super::{LayerShape, ModelError};
 use crate::codec::{Calibrates, Calibration, Choice, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
-use crate::format::{Checkpoint, decode_f32};
+use crate::format::{Checkpoint, Dtype, decode_f32};
 
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
 
@@ -64,9 +64,20 @@ impl Weights {
         rotation: Option<u64>,
     ) -> Result<Self, ModelError> {
         let basis = rotation
-            .map(|seed| Basis::new(config, seed))
+            .map(|seed| {
+                if config.shapes.is_some() {
+                    Err("it is shrunk: rotate first, then shrink")
+                } else {
+                    Basis::new(config, seed)
+                }
+            })
             .transpose()
             .map_err(|why| ModelError::Rotation { architecture: config.architecture.name().to_owned(), why })?;
+        if let Some(stage) = recipe.as_ref().and_then(Recipe::shrink).filter(|_| config.shapes.is_none()) {
+            let what =
+                format!("`{}` was to come before these weights were read; encoders have no such stage", stage.name());
+            return Err(ModelError::Shrink { model: checkpoint.name().to_owned(), what });
+        }
         let stored = Stored::of(checkpoint)?;
         Ok(Self {
             config: config.clone(),
@@ -276,6 +287,49 @@ impl Weights {
             basis.turn_outputs(role, layer, &mut values, 1);
         }
         Ok(Some(values))
+    }
+
+    /// Of a layer whose heads lost dimensions: which pairs of the whole head's rotating dimensions theirs were, `[kv_heads, pairs]`. All of
+    /// them, if the file does not say.
+    ///
+    /// # Errors
+    /// [`ModelError::TensorShape`] for another number of them, [`ModelError::Config`] for pairs that the head does not have.
+    pub fn pairs(&self, layer: u32, shape: &LayerShape) -> Result<Vec<u32>, ModelError> {
+        let whole = self.config.rope.rotary_dim as u32 / 2;
+        let kept = (shape.qk_dim - self.config.still_dims()) / 2;
+        let Some(name) = self.pairs_name(layer) else { return Ok(Vec::new()) };
+        let failed = |error| ModelError::Codec { model: self.model(), tensor: name.clone(), error: Box::new(error) };
+        let Some((info, bytes)) = self.stored.bytes(&name).map_err(failed)? else {
+            return if kept == whole {
+                Ok((0..shape.kv_heads).flat_map(|_| 0..whole).collect())
+            } else {
+                Err(ModelError::MissingTensor { model: self.model(), tensor: name })
+            };
+        };
+        let expected = [shape.kv_heads, kept].map(u64::from);
+        if info.shape != expected || info.dtype != Dtype::U32 {
+            return Err(ModelError::TensorShape {
+                model: self.model(),
+                tensor: name,
+                found: info.shape.clone(),
+                expected: expected.to_vec(),
+            });
+        }
+        let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let pairs: Vec<u32> = words.collect();
+        match pairs.iter().find(|pair| **pair >= whole) {
+            None => Ok(pairs),
+            Some(pair) => Err(ModelError::Config {
+                model: self.model(),
+                key: name,
+                what: format!("pair {pair} of a head that has {whole}"),
+            }),
+        }
+    }
+
+    /// What the tensor of [`Weights::pairs`] is called.
+    pub(super) fn pairs_name(&self, layer: u32) -> Option<String> {
+        self.config.naming.stem(Role::Q, layer).map(|stem| format!("{stem}.pairs"))
     }
 
     /// The recipe, for matrices it applies to: tables that an encoder adds to its embeddings are small and stay as they are, as

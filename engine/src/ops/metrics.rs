@@ -338,3 +338,37 @@ pub async fn read_differences(gpu: &Gpu, sums: &Buffer, count: u32) -> Result<Ve
     };
     Ok(floats.chunks_exact(DIFFERENCE_FLOATS as usize).map(total).collect())
 }
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct CosineParams {
+    rows: u32,
+    cols: u32,
+    y_offset: u32,
+    pad: u32,
+}
+
+/// Records the cosine between each row of `a` and of `b` (`[rows, cols]`) into `y`, the first at float `y_offset`.
+///
+/// # Errors
+/// [`OpsError::BufferTooSmall`], [`OpsError::Shape`], or [`OpsError::Gpu`] from recording.
+pub fn cosine(
+    rec: &mut Recorder,
+    [rows, cols]: [u32; 2],
+    a: impl Into<BufferSlice>,
+    b: impl Into<BufferSlice>,
+    y: impl Into<BufferSlice>,
+    y_offset: u32,
+) -> Result<(), OpsError> {
+    const OP: &str = "eval/cosine";
+    let (a, b, y) = (a.into(), b.into(), y.into());
+    if rows == 0 || rows > rec.gpu().limits().max_compute_workgroups_per_dimension {
+        return Err(OpsError::shape(OP, format!("{rows} rows")));
+    }
+    holds(OP, "a", &a, u64::from(rows) * u64::from(cols))?;
+    holds(OP, "b", &b, u64::from(rows) * u64::from(cols))?;
+    holds(OP, "y", &y, u64::from(y_offset) + u64::from(rows))?;
+    let params = CosineParams { rows, cols, y_offset, pad: 0 };
+    let kernel = rec.gpu().kernel(OP, &[])?;
+    Ok(rec.dispatch(&kernel, &[("a", a), ("b", b), ("y", y)], &params, [rows, 1, 1])?)
+}

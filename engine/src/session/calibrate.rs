@@ -76,12 +76,14 @@ impl Plan {
                 }
             }
         }
-        if wanted.is_empty() {
-            return Ok(None);
-        }
+        if wanted.is_empty() { Ok(None) } else { Ok(Some(Self::wanting(wanted, at_least, asked))) }
+    }
+
+    /// The text that was asked for, or the one that is part of the program, for these matrices.
+    pub(super) fn wanting(wanted: Vec<Wanted>, at_least: Calibrates, asked: &Calibration) -> Self {
         let bundled = || Text { name: BUNDLED_NAME.to_owned(), text: BUNDLED.to_owned() };
         let (text, tokens) = (asked.text.clone().unwrap_or_else(bundled), asked.tokens.unwrap_or(TOKENS));
-        Ok(Some(Self { text, tokens, wanted, at_least }))
+        Self { text, tokens, wanted, at_least }
     }
 
     /// Gathers on a language model that is on the GPU already.
@@ -110,17 +112,32 @@ impl Plan {
         let monitor = &monitor.prefixed("calibration");
         let config = Config::read(checkpoint)?;
         let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
+        if config.architecture != Architecture::Bert {
+            let decoder = self.load(gpu, checkpoint, &tokenizer, rotation, monitor).await?;
+            return self.gather(&decoder, &tokenizer, monitor).await;
+        }
         // A rotated model would be in f32; what bf16 rounds off does not show in sums over thousands of tokens.
         let recipe = rotation.map(|_| Recipe::parse("bf16")).transpose()?;
         let weights = Weights::new(checkpoint, &config, recipe, rotation)?;
-        let name = checkpoint.name();
-        if config.architecture == Architecture::Bert {
-            let encoder = Encoder::load(gpu, config, weights, name, monitor).await?.0;
-            return self.gather_encoder(&encoder, &tokenizer, monitor).await;
-        }
-        let context = self.windows(&config, &tokenizer)?.length();
-        let decoder = Decoder::load(gpu, config, weights, name, context, monitor).await?.0;
-        self.gather(&decoder, &tokenizer, monitor).await
+        let encoder = Encoder::load(gpu, config, weights, checkpoint.name(), monitor).await?.0;
+        self.gather_encoder(&encoder, &tokenizer, monitor).await
+    }
+
+    /// A language model as it is stored, turned into the new basis if there is one, with room for the windows.
+    pub(super) async fn load(
+        &self,
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+        rotation: Option<u64>,
+        monitor: &Monitor,
+    ) -> Result<Decoder, Interruption> {
+        let config = Config::read(checkpoint)?;
+        let context = self.windows(&config, tokenizer)?.length();
+        // A rotated model would be in f32; what bf16 rounds off does not show in sums over thousands of tokens.
+        let recipe = rotation.map(|_| Recipe::parse("bf16")).transpose()?;
+        let weights = Weights::new(checkpoint, &config, recipe, rotation)?;
+        Ok(Decoder::load(gpu, config, weights, checkpoint.name(), context, monitor).await?.0)
     }
 
     /// [`Plan::gather`] for an encoder: on the paragraphs of the text.
@@ -144,7 +161,7 @@ impl Plan {
         Ok(Gathered { calibrations, info: Some(self.info(tokens, start)) })
     }
 
-    fn windows(&self, config: &Config, tokenizer: &Tokenizer) -> Result<Windows, Interruption> {
+    pub(super) fn windows(&self, config: &Config, tokenizer: &Tokenizer) -> Result<Windows, Interruption> {
         let ids = tokenizer.encode(&self.text.text, false)?;
         let length = WINDOW.min(config.max_positions).min(self.tokens);
         let most = (self.tokens / length.max(1)).max(1);

@@ -12,7 +12,8 @@ use super::evaluate::TextWindows;
 use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
-use super::{Recipe, embed, inspect};
+use super::stage::StageStatistics;
+use super::{Recipe, embed, inspect, stage};
 use crate::codec::{self, Stored};
 use crate::eval::Original;
 use crate::format::Checkpoint;
@@ -91,7 +92,8 @@ impl Run<'_> {
         let watched = monitor.prefixed(&name);
         let rotation = self.command.rotation.map(|r| r.seed);
         // What is wrong with it is found before the original is loaded.
-        let calibration = Plan::of(self.checkpoint, &recipes, rotation, &self.command.calibration)?;
+        let plain = recipes.iter().filter(|recipe| recipe.shrink().is_none());
+        let calibration = Plan::of(self.checkpoint, plain, rotation, &self.command.calibration)?;
         let mut original = self.load(dense.clone(), &Gathered::default(), &watched).await?;
         let mut variant = self.speak(&mut original, &self.command.dense, &watched).await?;
         variant.memory = memory_since(self.gpu, &before);
@@ -115,6 +117,8 @@ impl Run<'_> {
                 None
             }
         };
+        // The same for all stages that ask, and gathered when the first does.
+        let mut statistics = None;
         let reply = variant.generation.as_ref().map(|g| g.tokens.clone());
         report.variants.push(variant);
 
@@ -136,6 +140,9 @@ impl Run<'_> {
                 let watched = monitor.prefixed(&format!("{label} ({} of {total})", report.variants.len() + 1));
                 let mut language = match loaded.take() {
                     Some(language) => language,
+                    None if recipe.shrink().is_some() => {
+                        self.load_shrunk(recipe.clone(), &mut statistics, &watched).await?
+                    }
                     None => self.load(recipe.clone(), &gathered, &watched).await?,
                 };
                 language.set_attention(policy).await?;
@@ -162,6 +169,30 @@ impl Run<'_> {
         self.gpu.memory()
     }
 
+    /// Loads what a recipe's stage makes of the model.
+    async fn load_shrunk(
+        &self,
+        recipe: codec::Recipe,
+        statistics: &mut Option<StageStatistics>,
+        monitor: &Monitor,
+    ) -> Result<Language, Interruption> {
+        let (gpu, seed, asked) = (self.gpu, self.command.rotation.map(|r| r.seed), &self.command.calibration);
+        if statistics.is_none() && stage::needs_statistics(Some(&recipe)) {
+            *statistics = Some(stage::gather_statistics(gpu, self.checkpoint, seed, asked, monitor).await?);
+        }
+        let known = statistics.as_ref();
+        let prepared =
+            stage::prepare_with(Some(gpu), self.checkpoint, Some(&recipe), seed, known, asked, monitor).await?;
+        let (context, gathered) = (self.context(), &prepared.gathered);
+        let checkpoint = &prepared.checkpoint;
+        Language::load(gpu, checkpoint, Some(recipe), prepared.rotation, gathered, Some(context), monitor).await
+    }
+
+    /// Positions of a context: without a reply to write, the evaluation's own is all it takes.
+    fn context(&self) -> u32 {
+        if self.command.input.is_some() { CONTEXT } else { 64 }
+    }
+
     async fn load(
         &self,
         recipe: codec::Recipe,
@@ -169,9 +200,8 @@ impl Run<'_> {
         monitor: &Monitor,
     ) -> Result<Language, Interruption> {
         let seed = self.command.rotation.map(|r| r.seed);
-        // Without a reply to write, the evaluation's own context is all it takes.
-        let context = if self.command.input.is_some() { CONTEXT } else { 64 };
-        Language::load(self.gpu, self.checkpoint, Some(recipe), seed, gathered, Some(context), monitor).await
+        let context = Some(self.context());
+        Language::load(self.gpu, self.checkpoint, Some(recipe), seed, gathered, context, monitor).await
     }
 
     /// Lets a model answer, and describes it.

@@ -16,7 +16,7 @@ use super::report::{Fallback, TensorError, Weights};
 use crate::codec::{Calibration, CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
 use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
 use crate::model::names::Role;
-use crate::model::{self, ModelError, ROTATION_KEY, Rotated};
+use crate::model::{self, ModelError, ROTATION_KEY, Rotated, is_shrunk};
 use crate::progress::{Cancelled, Monitor, Unit};
 
 /// Why nothing was written.
@@ -32,6 +32,8 @@ pub(super) enum CompressError {
         "{model} comes from a Hugging Face folder, whose names and tokenizer GGUF cannot take over: write .safetensors"
     )]
     NotFromGguf { model: String },
+    #[error("{model}: layers that differ in shape have no place in GGUF: write .safetensors")]
+    ShrunkGguf { model: String },
     #[error("{model} is rotated already (seed {seed}): leave --rotate out")]
     RotatedTwice { model: String, seed: u64 },
     #[error("the recipe {recipe} changes no tensor of {model}: nothing would be compressed")]
@@ -119,7 +121,7 @@ pub(super) fn compress(
     let name = output.display().to_string();
     let checkpoint = stored.checkpoint();
     let mut plans = plan(stored, recipe, rotation.as_mut())?;
-    if plans.iter().all(|plan| plan.origin == Origin::Kept) {
+    if recipe.shrink().is_none() && plans.iter().all(|plan| plan.origin == Origin::Kept) {
         let (recipe, model) = (recipe.name().to_owned(), checkpoint.name().to_owned());
         return Err(CompressError::Nothing { recipe, model });
     }
@@ -129,6 +131,9 @@ pub(super) fn compress(
     let ending = output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     let output = match ending.as_deref() {
         Some("gguf") => {
+            if is_shrunk(checkpoint) {
+                return Err(CompressError::ShrunkGguf { model: checkpoint.name().to_owned() });
+            }
             let Meta::Gguf(metadata) = metadata else {
                 return Err(CompressError::NotFromGguf { model: checkpoint.name().to_owned() });
             };

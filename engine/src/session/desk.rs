@@ -10,7 +10,8 @@ use super::failure::fail;
 use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
-use super::{Command, Options, calibrate, compare, embed, evaluate, inspect};
+use super::stage::{Prepared, prepare};
+use super::{Command, Options, compare, embed, evaluate, inspect, stage};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -112,9 +113,10 @@ impl Desk {
         let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
         let seed = command.rotation.map(|r| r.seed);
         let monitor = &reporter.monitor;
-        let gathered =
-            calibrate::gather(&gpu, &checkpoint, recipe.as_ref(), seed, &command.calibration, monitor).await?;
-        let mut language = Language::load(&gpu, &checkpoint, recipe, seed, &gathered, command.context, monitor).await?;
+        let asked = &command.calibration;
+        let prepared = prepare(Some(&gpu), &checkpoint, recipe.as_ref(), seed, asked, monitor).await?;
+        let Prepared { checkpoint, rotation, gathered } = &prepared;
+        let mut language = Language::load(&gpu, checkpoint, recipe, *rotation, gathered, command.context, monitor).await?;
         language.set_attention(policy).await?;
         let loaded = report::Loaded {
             device: device(&gpu, &self.limits()),
@@ -137,22 +139,23 @@ impl Desk {
         if let Source::Path(source) = &command.source {
             keep_source(source, &command.output).map_err(fail)?;
         }
-        let checkpoint = open(command.source)?;
-        let stored = Stored::of(&checkpoint)?;
+        let original = open(command.source)?;
         let (seed, monitor) = (command.rotation.map(|r| r.seed), &reporter.monitor);
-        let weights = |seed| Ok::<_, Interruption>(Weights::new(&checkpoint, &Config::read(&checkpoint)?, None, seed)?);
-        let (mut calibrations, mut calibration) = (HashMap::new(), None);
         // Only calibration takes a device.
-        if let Some(plan) = calibrate::Plan::of(&checkpoint, [&recipe], seed, &command.calibration)? {
-            let gathered = plan.load_and_gather(&self.gpu().await?, &checkpoint, seed, monitor).await?;
-            calibrations = weights(None)?.by_name(&gathered.calibrations);
-            calibration = gathered.info.map(|(info, _)| info);
-        }
-        let rotation = match seed {
+        let asked = &command.calibration;
+        let gpu = if stage::calibrates(&original, &recipe, seed, asked)? { Some(self.gpu().await?) } else { None };
+        let prepared = prepare(gpu.as_ref(), &original, Some(&recipe), seed, asked, monitor).await?;
+        let Prepared { checkpoint, rotation, gathered } = &prepared;
+        let stored = Stored::of(checkpoint)?;
+        let weights = |seed| Ok::<_, Interruption>(Weights::new(checkpoint, &Config::read(checkpoint)?, None, seed)?);
+        let (calibrations, calibration) = gathered.of(Some(&recipe));
+        let calibrations =
+            if calibrations.is_empty() { HashMap::new() } else { weights(None)?.by_name(&calibrations) };
+        let rotation = match *rotation {
             Some(seed) => Some(Rotation { seed, weights: weights(Some(seed))? }),
             None => None,
         };
-        let mut model = inspect::model(&stored);
+        let mut model = inspect::model(&Stored::of(&original)?);
         model.rotation = seed.or(model.rotation);
         let compressed = compress(&stored, &recipe, rotation, &calibrations, &command.output, monitor);
         let weights = compressed.map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! Measures a model on a text, alone or against another.
 
-use super::calibrate::{self, Gathered};
+use super::calibrate::Gathered;
 use super::command::{Evaluate, Text};
 use super::desk::{device, open, read_recipe};
 use super::failure::fail;
@@ -8,6 +8,7 @@ use super::inspect;
 use super::language::{attention_use, decoder_config, read_policy, weights_report};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
+use super::stage::{Prepared, prepare};
 use crate::codec::{Recipe, Stored};
 use crate::eval::{self, Original, Windows};
 use crate::format::Checkpoint;
@@ -39,14 +40,14 @@ pub(super) async fn evaluate(
     let stored_rotation = model.rotation;
     model.rotation = rotation.or(stored_rotation);
     let name = command.recipe.as_ref().map(|recipe| recipe.name().to_owned());
-    let gathered =
-        calibrate::gather(gpu, &checkpoint, recipe.as_ref(), rotation, &command.calibration, monitor).await?;
+    let asked = &command.calibration;
+    let prepared = prepare(Some(gpu), &checkpoint, recipe.as_ref(), rotation, asked, monitor).await?;
+    let Prepared { checkpoint, rotation: left, gathered } = &prepared;
     let (_, calibration) = gathered.of(recipe.as_ref());
     let start;
     let (quality, decoder, weights, against, against_quality) = match command.against {
         None => {
-            let (mut decoder, weights) =
-                decoder(gpu, &checkpoint, recipe, rotation, &gathered, context, monitor).await?;
+            let (mut decoder, weights) = decoder(gpu, checkpoint, recipe, *left, gathered, context, monitor).await?;
             decoder.set_attention(policy)?;
             start = Instant::now();
             let records = eval::likelihoods(&decoder, windows, monitor).await?;
@@ -56,8 +57,7 @@ pub(super) async fn evaluate(
             let other = open(source)?;
             let original = decoder(gpu, &other, None, None, &Gathered::default(), context, monitor).await?.0;
             let original = Original::record(original, windows, monitor).await?;
-            let (mut decoder, weights) =
-                decoder(gpu, &checkpoint, recipe, rotation, &gathered, context, monitor).await?;
+            let (mut decoder, weights) = decoder(gpu, checkpoint, recipe, *left, gathered, context, monitor).await?;
             decoder.set_attention(policy)?;
             start = Instant::now();
             let (records, drift) = original.compare(&decoder, windows, monitor).await?;

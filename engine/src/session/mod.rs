@@ -20,6 +20,7 @@ mod inspect;
 mod language;
 pub mod report;
 mod runner;
+mod stage;
 
 pub use crate::codec::cubic;
 pub use command::{

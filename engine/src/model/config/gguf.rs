@@ -132,6 +132,7 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
         rope_local,
         windows: windows(&keys, architecture, layers.min(1024))?,
         token_types,
+        shapes: None,
         pooling: match keys.maybe_u32("pooling_type")? {
             Some(2) => Pooling::First,
             Some(3) => Pooling::Last,

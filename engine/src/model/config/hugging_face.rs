@@ -139,6 +139,7 @@ fn encoder(checkpoint: &Checkpoint, fields: Fields) -> Result<Config, ModelError
         windows: vec![0; layers.min(1024) as usize],
         token_types: fields.maybe_u32("type_vocab_size")?.unwrap_or(0),
         pooling: Pooling::Mean,
+        shapes: None,
     })
 }
 
@@ -190,6 +191,7 @@ fn decoder(checkpoint: &Checkpoint, fields: Fields, architecture: Architecture) 
         windows: windows(fields, architecture, layers.min(1024))?,
         token_types: 0,
         pooling: Pooling::Last,
+        shapes: None,
     })
 }
 

@@ -116,7 +116,8 @@ impl Desk {
         let asked = &command.calibration;
         let prepared = prepare(Some(&gpu), &checkpoint, recipe.as_ref(), seed, asked, monitor).await?;
         let Prepared { checkpoint, rotation, gathered } = &prepared;
-        let mut language = Language::load(&gpu, checkpoint, recipe, *rotation, gathered, command.context, monitor).await?;
+        let mut language =
+            Language::load(&gpu, checkpoint, recipe, *rotation, gathered, command.context, monitor).await?;
         language.set_attention(policy).await?;
         let loaded = report::Loaded {
             device: device(&gpu, &self.limits()),
@@ -149,8 +150,7 @@ impl Desk {
         let stored = Stored::of(checkpoint)?;
         let weights = |seed| Ok::<_, Interruption>(Weights::new(checkpoint, &Config::read(checkpoint)?, None, seed)?);
         let (calibrations, calibration) = gathered.of(Some(&recipe));
-        let calibrations =
-            if calibrations.is_empty() { HashMap::new() } else { weights(None)?.by_name(&calibrations) };
+        let calibrations = if calibrations.is_empty() { HashMap::new() } else { weights(None)?.by_name(&calibrations) };
         let rotation = match *rotation {
             Some(seed) => Some(Rotation { seed, weights: weights(Some(seed))? }),
             None => None,

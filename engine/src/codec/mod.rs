@@ -15,6 +15,7 @@ mod bits;
 mod calibration;
 mod compressed_tensors;
 mod dense;
+pub mod dfloat11;
 mod error;
 mod fit;
 mod fp4;

@@ -48,6 +48,7 @@ const CODECS: &[(&str, Build)] = &[
     ("bitmap", super::bitmap::build),
     ("svd", super::low_rank::svd),
     ("lord", super::low_rank::lord),
+    ("dfloat11", |options| options.none(Arc::new(super::dfloat11::DFloat11))),
 ];
 
 /// Puts a method on top of the codec to its left.

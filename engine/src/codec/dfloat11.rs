@@ -87,7 +87,7 @@ impl DFloat11 {
 }
 
 /// The bits of weights rounded to bf16.
-pub(crate) fn bf16_bits(weights: &[f32]) -> Vec<u16> {
+pub fn bf16_bits(weights: &[f32]) -> Vec<u16> {
     weights.iter().map(|w| bf16::from_f32(*w).to_bits()).collect()
 }
 

@@ -7,6 +7,7 @@ use crate::gpu::{BufferSlice, Gpu, GpuError};
 use thiserror::Error;
 
 pub mod attention;
+pub mod dfloat11;
 pub mod elementwise;
 pub mod linear;
 pub mod metrics;

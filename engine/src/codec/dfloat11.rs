@@ -29,6 +29,7 @@ use super::rows::check_weights;
 use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN};
 
 pub use container::{Container, Member, config_entry};
+pub(crate) use container::{PARTS, forget};
 pub use stream::{BLOCK_BYTES, Group, MOST_ROWS, Refused};
 
 /// Bits a weight that plans count with: what weights of real models take, with a margin.
@@ -115,7 +116,11 @@ impl Codec for DFloat11 {
 
     fn encode(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Packed, CodecError> {
         check_weights(self, weights, rows, cols)?;
-        self.pack(&bf16_bits(weights), rows, cols)
+        match self.pack(&bf16_bits(weights), rows, cols) {
+            // What the format cannot hold stays as it is.
+            Err(CodecError::TooLarge { .. } | CodecError::Content { .. }) => Dense::Bf16.encode(weights, rows, cols),
+            packed => packed,
+        }
     }
 
     fn decode(&self, packed: &Packed) -> Vec<f32> {

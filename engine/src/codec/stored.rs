@@ -18,10 +18,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::compressed_tensors::{self, Masked};
+use super::dfloat11::{self, Container, DFloat11, Group, Member};
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
 use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Meta, TensorInfo, quoted};
 
@@ -81,6 +83,16 @@ impl StoredTensor {
     }
 }
 
+/// DFloat11 groups, each of which holds several tensors.
+#[derive(Debug, Default)]
+struct Groups {
+    container: Container,
+    /// Group and number in it, by the tensor's name.
+    members: HashMap<String, (usize, usize)>,
+    /// The weights of the group that was read last: its tensors are mostly read one after the other.
+    last: Mutex<Option<(usize, Arc<Vec<u16>>)>>,
+}
+
 /// All tensors of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -90,6 +102,7 @@ pub struct Stored {
     index: HashMap<String, usize>,
     /// What other software pruned, by name.
     masked: HashMap<String, Masked>,
+    groups: Arc<Groups>,
 }
 
 impl Stored {
@@ -131,10 +144,23 @@ impl Stored {
             };
             planes.extend(found.parts.iter().map(|part| (part.clone(), found.name.as_str())));
             packed.insert(&found.name, tensor);
+        let container = Container::of(checkpoint)?;
+        let mut parts: HashMap<String, usize> = HashMap::new();
+        let mut members = HashMap::new();
+        for (number, (module, list)) in container.groups.iter().enumerate() {
+            parts.extend(dfloat11::PARTS.map(|part| (format!("{module}.{part}"), number)));
+            members.extend(list.iter().enumerate().map(|(at, member)| (member.name.clone(), (number, at))));
         }
         let mut tensors = Vec::new();
         let mut listed = HashSet::new();
+        let mut grouped = HashSet::new();
         for info in checkpoint.tensors() {
+            if let Some(number) = parts.get(&info.name) {
+                if grouped.insert(*number) {
+                    tensors.extend(grouped_tensors(checkpoint, &container.groups[*number]));
+                }
+                continue;
+            }
             match planes.get(&info.name) {
                 None => tensors.push(plain(info)),
                 Some(name) if listed.insert(*name) => tensors.extend(packed.remove(name)),
@@ -147,7 +173,8 @@ impl Stored {
                 return Err(wrong(checkpoint, &tensor.name, "it is in the file both packed and plain"));
             }
         }
-        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, masked })
+        let groups = Arc::new(Groups { container, members, last: Mutex::default() });
+        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, masked, groups })
     }
 
     /// The tensors, in the file's order.
@@ -219,6 +246,9 @@ impl Stored {
     /// As for [`import`] and [`Stored::bytes`], or planes that do not have the codec's layout.
     pub fn load(&self, name: &str) -> Result<Option<Packed>, CodecError> {
         let Some(tensor) = self.tensor(name) else { return Ok(None) };
+        if let Some((group, member)) = self.in_group(name) {
+            return self.member(group, member).map(Some);
+        }
         let Some(codec) = &tensor.codec else {
             return self.bytes(name)?.map(|(info, bytes)| import(info, bytes)).transpose();
         };
@@ -239,6 +269,63 @@ impl Stored {
         let planes = planes.collect::<Result<Vec<_>, CodecError>>()?;
         codec.current(Packed::new(codec.clone(), rows, cols, planes)?).map(Some)
     }
+}
+
+impl Stored {
+    /// The DFloat11 group that a tensor is in, and its place there.
+    pub fn in_group(&self, name: &str) -> Option<(usize, &Member)> {
+        let &(group, member) = self.groups.members.get(name)?;
+        Some((group, self.groups.container.groups.get(group)?.1.get(member)?))
+    }
+
+    /// A DFloat11 group as the file has it.
+    ///
+    /// # Errors
+    /// As [`Container::load`] and [`Stored::bytes`].
+    pub fn group(&self, number: usize) -> Result<Group, CodecError> {
+        let Some((module, _)) = self.groups.container.groups.get(number) else {
+            return Err(damaged(&self.checkpoint, format!("it has no group {number}")));
+        };
+        for part in dfloat11::PARTS {
+            self.bytes(&format!("{module}.{part}"))?;
+        }
+        Container::load(&self.checkpoint, module)
+    }
+
+    /// A tensor of a group, bf16.
+    fn member(&self, number: usize, member: &Member) -> Result<Packed, CodecError> {
+        // A panic elsewhere leaves what it guards whole.
+        let last = || self.groups.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last().clone().filter(|(known, _)| *known == number);
+        let weights = match known {
+            Some((_, weights)) => weights,
+            None => {
+                let weights = Arc::new(self.group(number)?.decode());
+                *last() = Some((number, weights.clone()));
+                weights
+            }
+        };
+        let own = weights.get(member.first..).and_then(|rest| rest.get(..member.rows * member.cols));
+        let own = own.ok_or_else(|| wrong(&self.checkpoint, &member.name, "its group does not hold it"))?;
+        let bytes: Vec<u8> = own.iter().flat_map(|w| w.to_le_bytes()).collect();
+        parse("bf16")?.import(&bytes, member.rows, member.cols)
+    }
+}
+
+/// The tensors of a group; each has its share of the bytes.
+fn grouped_tensors(checkpoint: &Checkpoint, (module, members): &(String, Vec<Member>)) -> Vec<StoredTensor> {
+    let total: usize = members.iter().map(|member| member.rows * member.cols).sum();
+    let bytes = u128::from(Container::bytes(checkpoint, module));
+    let share = |n: usize| (bytes * n as u128 / total.max(1) as u128) as u64;
+    let tensor = |member: &Member| StoredTensor {
+        name: member.name.clone(),
+        shape: vec![member.rows as u64, member.cols as u64],
+        encoding: DFloat11::NAME.to_owned(),
+        bytes: share(member.first + member.rows * member.cols) - share(member.first),
+        dtype: None,
+        codec: Some(Arc::new(DFloat11)),
+    };
+    members.iter().map(tensor).collect()
 }
 
 /// How packed tensors are announced to a [`crate::format::CheckpointWriter`]: collects the list and names the planes.

@@ -11,11 +11,12 @@
 //! two more. Where somebody watches ([`Observer`]), norms are computed by themselves. A layer whose heads lost dimensions ([`LayerShape`])
 //! has other kernels around attention, and one more dispatch to drop the padding.
 
+use super::block::{Matrices, Scratch, table};
 use super::calibrate::{Observer, Site};
 use super::context::{Context, Workspace};
 use super::names::Role;
 use super::policy::{AttentionPolicy, BlockAttention, BlockCount};
-use super::projection::{Fused, GatedPair, Projection};
+use super::projection::Fused;
 use super::{Config, LayerShape, ModelError, Need, Weights, check_fit};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::Variant;
@@ -74,16 +75,13 @@ impl Head {
 
 #[derive(Debug)]
 struct Layer {
+    matrices: Matrices,
     attention_norm: Buffer,
-    qkv: Projection,
     /// `[2, head_dim]`: queries, keys.
     qk_norm: Option<Buffer>,
-    o: Projection,
     /// After attention, and after the MLP.
     post_norms: Option<[Buffer; 2]>,
     mlp_norm: Buffer,
-    gate_up: GatedPair,
-    down: Projection,
     attention: Attention,
     shape: LayerShape,
     /// Of a layer whose heads lost dimensions: which pairs of the whole head theirs were, `[kv_heads, pairs]`.
@@ -114,11 +112,11 @@ impl Decoder {
         let mut staged = 0;
         monitor.step(stage, 0, total, Unit::Layers)?;
 
-        let embed = Linear::upload(gpu, &w.matrix(Role::Embed, 0, config.vocab, hidden)?, "embeddings")?;
+        let embed = table(gpu, w, Role::Embed, config.vocab, hidden, "embeddings")?;
         let head = if tables > 1 {
             gpu.flush_writes().await?;
             monitor.step(stage, 1, total, Unit::Layers)?;
-            Some(Linear::upload(gpu, &w.matrix(Role::Head, 0, config.vocab, hidden)?, "output")?)
+            Some(table(gpu, w, Role::Head, config.vocab, hidden, "output")?)
         } else {
             None
         };
@@ -126,9 +124,9 @@ impl Decoder {
         gpu.flush_writes().await?;
         monitor.step(stage, tables.into(), total, Unit::Layers)?;
 
-        let mut layers = Vec::new();
+        let (mut layers, mut scratch) = (Vec::new(), Scratch::new());
         for i in 0..config.layers {
-            let layer = Layer::load(gpu, &config, w, i)?;
+            let layer = Layer::load(gpu, &config, w, i, &mut scratch)?;
             staged += layer.bytes();
             layers.push(layer);
             if staged >= SETTLE_BYTES {
@@ -210,7 +208,10 @@ impl Decoder {
         let c = &self.config;
         let x = Rows::new(&context.work.x, c.hidden);
         linear::embed(rec, &self.embed, ids, first, tokens, x, c.embed_scale, false)?;
+        self.expand(rec, 0)?;
         for (i, layer) in self.layers.iter().enumerate() {
+            // Beside this layer's products, into the buffers of the layer before.
+            self.expand(rec, i + 1)?;
             layer.forward(rec, c, context, i, tokens, self.blocks.as_ref(), &mut observer)?;
             see(&mut observer, rec, Site::Stream, i, x)?;
         }
@@ -235,6 +236,14 @@ impl Decoder {
     ) -> Result<(), ModelError> {
         let y = Rows::new(y, self.config.hidden);
         Ok(linear::embed(rec, &self.embed, ids, first, tokens, y, self.config.embed_scale, false)?)
+    }
+
+    /// Records the expansion of a layer's weights, if they have to be expanded.
+    fn expand(&self, rec: &mut Recorder, layer: usize) -> Result<(), ModelError> {
+        match self.layers.get(layer).and_then(|layer| layer.matrices.block.as_ref()) {
+            Some(block) => block.expand(rec),
+            None => Ok(()),
+        }
     }
 
     /// Runs a prompt at the context's end, chunk by chunk; it can be cancelled between them. Returns a recorder with the last
@@ -330,15 +339,10 @@ impl Decoder {
 }
 
 impl Layer {
-    fn load(gpu: &Gpu, c: &Config, w: &mut Weights, i: u32) -> Result<Self, ModelError> {
+    fn load(gpu: &Gpu, c: &Config, w: &mut Weights, i: u32, scratch: &mut Scratch) -> Result<Self, ModelError> {
         let vector = |values: Vec<f32>| gpu.upload("norm", &values, Purpose::Weights);
         let shape = c.shape(i);
-        let qkv = if w.has(Role::Qkv, i) {
-            Projection::load(gpu, w, i, &[(Role::Qkv, shape.qkv_width())], c.hidden)?
-        } else {
-            let parts = [(Role::Q, shape.q_width()), (Role::K, shape.k_width()), (Role::V, shape.v_width())];
-            Projection::load(gpu, w, i, &parts, c.hidden)?
-        };
+        let matrices = Matrices::load(gpu, c, w, i, scratch)?;
         let pairs = if c.has_whole_heads(&shape) {
             None
         } else {
@@ -358,14 +362,11 @@ impl Layer {
             None
         };
         Ok(Self {
+            matrices,
             attention_norm: vector(w.norm(Role::AttentionNorm, i, c.hidden)?)?,
-            qkv,
             qk_norm,
-            o: Projection::load(gpu, w, i, &[(Role::O, c.hidden)], shape.o_width(c.head_dim))?,
             post_norms,
             mlp_norm: vector(w.norm(Role::MlpNorm, i, c.hidden)?)?,
-            gate_up: GatedPair::load(gpu, w, i, [shape.intermediate, c.hidden])?,
-            down: Projection::load(gpu, w, i, &[(Role::Down, c.hidden)], shape.intermediate)?,
             attention: Attention {
                 heads: shape.heads,
                 kv_heads: shape.kv_heads,
@@ -382,7 +383,7 @@ impl Layer {
     }
 
     fn bytes(&self) -> u64 {
-        self.qkv.bytes() + self.o.bytes() + self.gate_up.bytes() + self.down.bytes()
+        self.matrices.bytes()
     }
 
     fn forward(
@@ -403,7 +404,7 @@ impl Layer {
         let (x, fused) = normed(rec, c, &work.x, &self.attention_norm, &work.normed, tokens, fuse)?;
         see(observer, rec, Site::Qkv, layer, x)?;
         let qkv = Rows::new(&work.qkv, shape.qkv_width());
-        self.qkv.forward(rec, tokens, x, qkv, &Fused { norm: fused, ..Fused::default() })?;
+        self.matrices.qkv.forward(rec, tokens, x, qkv, &Fused { norm: fused, ..Fused::default() })?;
 
         let cache = &context.caches[layer];
         self.append(rec, c, context, cache, tokens)?;
@@ -430,28 +431,28 @@ impl Layer {
         see(observer, rec, Site::O, layer, attended)?;
         let after = match (&self.post_norms, &work.x_after) {
             (Some([norm, _]), Some(after)) => {
-                self.o.forward(rec, tokens, attended, Rows::new(&work.normed, hidden), &Fused::default())?;
+                self.matrices.o.forward(rec, tokens, attended, Rows::new(&work.normed, hidden), &Fused::default())?;
                 add_normed(rec, c, tokens, &work.normed, norm, &work.x, after)?;
                 after
             }
             _ => {
                 let add = Fused { accumulate: true, ..Fused::default() };
-                self.o.forward(rec, tokens, attended, Rows::new(&work.x, hidden), &add)?;
+                self.matrices.o.forward(rec, tokens, attended, Rows::new(&work.x, hidden), &add)?;
                 &work.x
             }
         };
 
         let (x, fused) = normed(rec, c, after, &self.mlp_norm, &work.normed, tokens, fuse)?;
         see(observer, rec, Site::Up, layer, x)?;
-        self.gate_up.forward(rec, tokens, x, &work.mlp, shape.intermediate, c.activation, fused)?;
+        self.matrices.gate_up.forward(rec, tokens, x, &work.mlp, shape.intermediate, c.activation, fused)?;
         let mlp = Rows::new(&work.mlp, shape.intermediate);
         see(observer, rec, Site::Down, layer, mlp)?;
         if let Some([_, norm]) = &self.post_norms {
-            self.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &Fused::default())?;
+            self.matrices.down.forward(rec, tokens, mlp, Rows::new(&work.normed, hidden), &Fused::default())?;
             add_normed(rec, c, tokens, &work.normed, norm, after, &work.x)
         } else {
             let add = Fused { accumulate: true, ..Fused::default() };
-            self.down.forward(rec, tokens, mlp, Rows::new(&work.x, hidden), &add)
+            self.matrices.down.forward(rec, tokens, mlp, Rows::new(&work.x, hidden), &add)
         }
     }
 

@@ -5,6 +5,7 @@ use super::names::Role;
 use super::{Config, Context, LayerShape, ModelError, Weights};
 use crate::gpu::Gpu;
 use crate::ops::attention::Attention;
+use crate::ops::linear::WINDOW;
 use crate::ops::rope::KvFormat;
 
 /// Bytes of the buffers that are too small to be listed: the sampler's, and what is bound where a kernel needs nothing.
@@ -29,7 +30,8 @@ impl Need {
             weights: Self::of_weights(config, weights),
             kv_cache: config.layer_shapes().map(|shape| 2 * cache_bytes(&shape, context)).sum(),
             activations: Context::activation_bytes(software, config, context)
-                + Self::passing(software, config, weights, context),
+                + Self::passing(software, config, weights, context)
+                + Self::expanded(config, weights),
         }
     }
 
@@ -45,16 +47,10 @@ impl Need {
     }
 
     fn of_weights(config: &Config, weights: &Weights) -> u64 {
-        const IN_LAYERS: [Role; 9] =
-            [Role::Q, Role::K, Role::V, Role::Qkv, Role::O, Role::Gate, Role::Up, Role::GateUp, Role::Down];
         const OUTSIDE: [Role; 3] = [Role::Embed, Role::Positions, Role::TokenTypes];
         let outside: u64 = OUTSIDE.iter().map(|role| weights.bytes_of(*role, 0)).sum();
         let head = if weights.has_own_head() { weights.bytes_of(Role::Head, 0) } else { 0 };
-        // `Up` and `GateUp` may be one name (GGUF), which is then one tensor.
-        let fused = config.naming.stem(Role::Up, 0) == config.naming.stem(Role::GateUp, 0);
-        let in_layer = |layer| {
-            IN_LAYERS.iter().filter(|r| !(fused && **r == Role::GateUp)).map(move |r| weights.bytes_of(*r, layer))
-        };
+        let in_layer = |layer| in_layers(config).map(move |role| weights.bytes_of(role, layer));
         let layers: u64 = (0..config.layers).flat_map(in_layer).sum();
         // Which pairs of dimensions are left, one word each.
         let pairs = |shape: LayerShape| {
@@ -96,10 +92,37 @@ impl Need {
         (sizes.iter().flatten().sum::<u64>() + low_rank) * 9 / 8 + SMALL
     }
 
+    /// Weights that are expanded to be used: two layers' where they are expanded as a whole, two windows of other matrices'.
+    fn expanded(config: &Config, weights: &Weights) -> u64 {
+        let (mut layer_bytes, mut largest) = (0, 0);
+        for layer in 0..config.layers {
+            let all = || in_layers(config).filter(move |role| weights.has(*role, layer));
+            let bytes = |role| weights.expanded_bytes(role, layer);
+            if all().all(|role| bytes(role) > 0) {
+                layer_bytes = all().map(bytes).sum::<u64>().max(layer_bytes);
+            } else {
+                // Gates are stacked on what they multiply.
+                largest = all().map(|role| 2 * bytes(role)).max().unwrap_or(0).max(largest);
+            }
+        }
+        let outside = [Role::Embed, Role::Head].map(|role| weights.expanded_bytes(role, 0));
+        let window = outside.into_iter().max().unwrap_or(0).max(largest).min(WINDOW);
+        u64::from(config.layers.min(2)) * layer_bytes + 2 * window * 9 / 8
+    }
+
     /// All together.
     pub fn total(&self) -> u64 {
         self.weights + self.kv_cache + self.activations
     }
+}
+
+/// Roles of the matrices that a layer may have, each of which is a tensor of its own.
+fn in_layers(config: &Config) -> impl Iterator<Item = Role> {
+    const ALL: [Role; 9] =
+        [Role::Q, Role::K, Role::V, Role::Qkv, Role::O, Role::Gate, Role::Up, Role::GateUp, Role::Down];
+    // `Up` and `GateUp` may be one name (GGUF), which is then one tensor.
+    let fused = config.naming.stem(Role::Up, 0) == config.naming.stem(Role::GateUp, 0);
+    ALL.into_iter().filter(move |role| !(fused && *role == Role::GateUp))
 }
 
 /// Refuses a model that the device has no room for, before anything of it is uploaded.

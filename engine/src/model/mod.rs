@@ -7,6 +7,7 @@
 //! [`Weights`] reads, rotates and compresses them one at a time; [`Context`] holds what a decoder remembers of a text.
 
 mod basis;
+mod block;
 mod calibrate;
 pub mod config;
 mod context;

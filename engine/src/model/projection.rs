@@ -71,6 +71,11 @@ impl Projection {
         Ok(Self { parts })
     }
 
+    /// One matrix that is there already.
+    pub(super) fn single(linear: Linear, bias: Option<Buffer>) -> Self {
+        Self { parts: vec![Part { first: 0, linear, bias }] }
+    }
+
     /// Bytes on the GPU.
     pub(super) fn bytes(&self) -> u64 {
         self.parts.iter().map(|p| p.linear.bytes()).sum()

@@ -3,6 +3,7 @@
 //! In: a checkpoint, a recipe, a rotation. Out: [`Packed`] matrices and plain vectors by their [`Role`]; no more than one
 //! tensor is in memory at a time. What was done to each is in [`Weights::reports`].
 
+mod grouped;
 mod rotated;
 
 use std::collections::HashMap;
@@ -14,9 +15,11 @@ use super::basis::Basis;
 use super::config::Config;
 use super::names::Role;
 use super::{LayerShape, ModelError};
+use crate::codec::dfloat11::DFloat11;
 use crate::codec::{Calibrates, Calibration, Choice, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, Dtype, decode_f32};
 
+pub use grouped::Wanted;
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
 
 /// Statistics of the inputs of matrices, by role and layer. Matrices with the same input share them.

@@ -137,17 +137,17 @@ impl Stream {
         self.pieces.len()
     }
 
-    /// Records the weights of `range` into `out`: bf16, two a word, the first in the low half of the first word.
+    /// Records the weights of `range` into `out` from its word `at` on: bf16, two a word, the first in the low half.
     ///
     /// # Errors
     /// A range that does not begin at an even weight or ends behind the last one, a buffer that is too small, what the device refuses.
-    pub fn expand(&self, rec: &mut Recorder, range: Range<u32>, out: &BufferSlice) -> Result<(), OpsError> {
+    pub fn expand(&self, rec: &mut Recorder, range: Range<u32>, out: &BufferSlice, at: u32) -> Result<(), OpsError> {
         if range.start % 2 != 0 || range.start > range.end || range.end > self.weights {
             let (label, weights) = (&self.label, self.weights);
             let what = format!("{label}: weights {range:?} of {weights}; they must be there and begin at an even one");
             return Err(OpsError::shape("dfloat11", what));
         }
-        super::holds("dfloat11", "weights", out, u64::from(range.end - range.start).div_ceil(2))?;
+        super::holds("dfloat11", "weights", out, u64::from(at) + u64::from(range.end - range.start).div_ceil(2))?;
         let gpu = rec.gpu().clone();
         let kernel = gpu.kernel("entropy/dfloat11", &[("GATHER", OptionValue::from(false))])?;
         let most = gpu.limits().max_compute_workgroups_per_dimension;
@@ -164,6 +164,7 @@ impl Stream {
                 last: range.end,
                 sign0: piece.sign0,
                 rows: self.rows,
+                offset: at,
                 grid,
                 ..Params::zeroed()
             };
@@ -285,7 +286,7 @@ mod tests {
                 let words = range.len().div_ceil(2);
                 let out = gpu.upload("out", &vec![0xdead_beef_u32; words + 1], Purpose::Activations).unwrap();
                 let mut rec = gpu.record();
-                stream.expand(&mut rec, range.clone(), &out.all()).unwrap();
+                stream.expand(&mut rec, range.clone(), &out.all(), 0).unwrap();
                 rec.submit().unwrap();
                 let found: Vec<u16> = pollster::block_on(gpu.read(&out, 0, 2 * words as u64 + 2)).unwrap();
                 let mut expected = bits[range.start as usize..range.end as usize].to_vec();
@@ -297,7 +298,7 @@ mod tests {
         let out = gpu.storage("out", 64, Purpose::Activations).unwrap().all();
         let mut rec = gpu.record();
         for range in [1..3, 0..70_002, 0..60] {
-            assert!(whole.expand(&mut rec, range, &out).is_err());
+            assert!(whole.expand(&mut rec, range, &out, 0).is_err());
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod decision;
 mod embed;
+mod expanded;
 mod forward;
 mod low_rank;
 #[cfg(test)]
@@ -13,13 +14,17 @@ mod tests;
 
 pub use decision::{Decision, Device, Shape};
 pub use embed::embed;
+pub use expanded::{Filling, Span, Spans, WINDOW};
 pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
 
 use self::low_rank::LowRank;
 use super::OpsError;
+use super::dfloat11::Stream;
+use crate::codec::dfloat11::DFloat11;
 use crate::codec::{CodecRef, Packed, RUN, Sparsity};
 use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Activations `[tokens, …]` inside a buffer of f32: row `t` starts at float `offset + t·stride`.
 ///
@@ -86,6 +91,8 @@ pub struct Linear {
     gated: bool,
     chunks: Vec<Chunk>,
     low_rank: Option<LowRank>,
+    /// Where the weights are that it expands itself.
+    expanded: Option<expanded::Expanded>,
     bytes: u64,
 }
 
@@ -125,6 +132,13 @@ impl Linear {
         if rows == 0 || cols == 0 {
             return Err(fail(format!("an empty matrix [{rows}, {cols}]")));
         }
+        if packed.codec.name() == DFloat11::NAME {
+            let group = DFloat11.group(packed).map_err(|error| fail(error.to_string()))?;
+            let stream = Arc::new(Stream::upload(gpu, &group, label)?);
+            let codec: CodecRef = Arc::new(DFloat11);
+            let spans = [Span { first: 0, rows }];
+            return Self::expanding(gpu, &Spans { label, codec: &codec, spans: &spans, cols, gated }, &stream);
+        }
         let outputs = if gated { rows / 2 } else { rows };
         let mut chunks = Vec::new();
         for range in split(packed, gated, limit).map_err(fail)? {
@@ -147,7 +161,7 @@ impl Linear {
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
         let (codec, sparsity) = (packed.codec.clone(), packed.codec.sparsity(packed.cols));
         let label = label.to_owned();
-        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank: None, bytes })
+        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank: None, expanded: None, bytes })
     }
 
     /// Width of the output.

@@ -50,6 +50,11 @@ pub fn embed(
     }
     check_size("embed", "tokens", ids, u64::from(first) + u64::from(tokens))?;
     y.check("y", tokens, table.cols)?;
+    if let Some(expanded) = &table.expanded {
+        let whole = || OpsError::shape("embed", format!("{} is a part of a group, not a table", table.label));
+        let stream = expanded.table().ok_or_else(whole)?;
+        return stream.embed(rec, [table.outputs, table.cols], ids, first, tokens, y, scale, accumulate);
+    }
     let gpu = rec.gpu().clone();
     let kernel = gpu.kernel("embed/gather", &table.codec_options())?;
     let most = gpu.limits().max_compute_workgroups_per_dimension;

@@ -155,6 +155,9 @@ fn run(
         None => decision,
     };
     check(decision, linear, tokens, x, y, epilogue)?;
+    if let Some(expanded) = &linear.expanded {
+        return expanded.forward(rec, decision, linear, tokens, x, y, epilogue);
+    }
     let mut epilogue = *epilogue;
     if let (Some(_), Residual::Add(rows)) = (epilogue.norm, epilogue.residual) {
         // With a norm there is no buffer left for a residual of its own.

@@ -17,7 +17,7 @@ pub struct Args {
     /// The recipe: a codec (q4_k, nf4:block=64, uniform:bits=3) or a TOML file
     #[arg(long = "as", value_name = "RECIPE")]
     recipe: String,
-    /// The file to write; .gguf or .safetensors says the format
+    /// The file to write; .gguf or .safetensors says the format. For dfloat11 also a folder, as other software reads it
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// Rotate the model by random orthogonal matrices first, which leaves its function unchanged

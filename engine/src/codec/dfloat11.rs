@@ -76,13 +76,7 @@ impl DFloat11 {
                 let (row, col) = (at / cols.max(1), at % cols.max(1));
                 CodecError::TooLarge { codec: self.name(), row, col, value }
             }
-            Refused::Tables | Refused::Count => {
-                let what = match why {
-                    Refused::Tables => "its exponents are spread too widely to be coded; leave it bf16".to_owned(),
-                    _ => format!("{rows} x {cols} weights are not what one stream can hold"),
-                };
-                CodecError::Content { codec: self.name(), plane: 0, what }
-            }
+            why => CodecError::Content { codec: self.name(), plane: 0, what: why.to_string() },
         }
     }
 }

@@ -144,6 +144,7 @@ impl Stored {
             };
             planes.extend(found.parts.iter().map(|part| (part.clone(), found.name.as_str())));
             packed.insert(&found.name, tensor);
+        }
         let container = Container::of(checkpoint)?;
         let mut parts: HashMap<String, usize> = HashMap::new();
         let mut members = HashMap::new();

@@ -16,7 +16,8 @@ use super::error::{FETCH_AGAIN, FormatError, Item};
 use super::folder::Folder;
 use super::{CheckpointWriter, GgufMetadata, Meta, gguf};
 
-const PREFIX: &str = "tersor.file.";
+/// What the keys of embedded files begin with.
+pub(crate) const FILE_PREFIX: &str = "tersor.file.";
 const GGUF_KEY: &str = "tersor.file.header.gguf";
 
 /// The entries of `__metadata__` that carry a model's metadata.
@@ -29,7 +30,7 @@ pub fn embed(meta: &Meta) -> Result<BTreeMap<String, String>, FormatError> {
         }
         Meta::HuggingFace { config, generation, tokenizer_json, tokenizer_config, st_metadata } => {
             entries.extend(st_metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
-            let mut put = |name: &str, text: String| entries.insert(format!("{PREFIX}{name}"), text);
+            let mut put = |name: &str, text: String| entries.insert(format!("{FILE_PREFIX}{name}"), text);
             if !config.is_null() {
                 put("config.json", config.to_string());
             }
@@ -54,7 +55,7 @@ pub fn embed(meta: &Meta) -> Result<BTreeMap<String, String>, FormatError> {
 /// Takes the embedded files out of the `__metadata__` of the file `label`.
 pub(super) fn take_files(label: &str, st_metadata: &mut BTreeMap<String, String>) -> Folder {
     let mut files = BTreeMap::new();
-    st_metadata.retain(|key, value| match key.strip_prefix(PREFIX) {
+    st_metadata.retain(|key, value| match key.strip_prefix(FILE_PREFIX) {
         Some(name) if key != GGUF_KEY => {
             files.insert(name.to_owned(), std::mem::take(value).into_bytes());
             false

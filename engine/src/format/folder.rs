@@ -106,6 +106,19 @@ impl Folder {
         }
     }
 
+    /// Whether a side file of at most `limit` bytes is there and has this text in it. It stays where it is.
+    pub fn mentions(&self, name: &str, text: &str, limit: u64) -> Result<bool, FormatError> {
+        if !self.contains(name) {
+            return Ok(false);
+        }
+        let has = |bytes: &[u8]| bytes.windows(text.len()).any(|at| at == text.as_bytes());
+        match self {
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Disk(path) => Ok(has(&bytes::read(&path.join(name), &self.label(name), limit)?)),
+            Self::Memory { files, .. } | Self::Embedded(_, files) => Ok(files.get(name).is_some_and(|file| has(file))),
+        }
+    }
+
     /// A side file of at most `limit` bytes, if it exists.
     pub fn side_file(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FormatError> {
         if !self.contains(name) {

@@ -1,6 +1,6 @@
 //! Hugging Face checkpoints: one or several safetensors files and the JSON files beside them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer};
@@ -10,10 +10,10 @@ use super::bytes::FileBytes;
 use super::error::{FETCH_AGAIN, FormatError, Item, quoted};
 use super::folder::Folder;
 use super::gguf_parts::index_tensors;
-use super::{Checkpoint, Meta, embedded, safetensors};
+use super::{Checkpoint, Meta, TensorInfo, embedded, safetensors};
 
 /// `config.json` and its kin: honest ones have some kilobytes, a few a megabyte.
-const CONFIG_LIMIT: u64 = 8 << 20;
+pub(super) const CONFIG_LIMIT: u64 = 8 << 20;
 /// `tokenizer.json`: vocabularies of 262,144 tokens take 35 MB.
 const TOKENIZER_LIMIT: u64 = 256 << 20;
 
@@ -45,23 +45,9 @@ pub(super) fn open_sharded(mut folder: Folder, name: String, index_name: &str) -
     })?;
     let weight_map = parse_index(&index_label, &json)?;
     let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
-    let (mut files, mut tensors, mut labels, mut metadata) = (vec![], vec![], vec![], BTreeMap::new());
-    let mut found = HashSet::new();
-    for (number, &shard) in (0..).zip(&shards) {
-        let label = folder.label(shard);
-        let bytes = folder.weights(shard)?;
-        let parsed = safetensors::parse(&label, number, &bytes)?;
-        found.extend(parsed.tensors.iter().map(|info| (info.name.clone(), shard)));
-        tensors.extend(parsed.tensors);
-        for (key, value) in parsed.metadata {
-            metadata.entry(key).or_insert(value);
-        }
-        files.push(bytes);
-        labels.push(label);
-    }
-    let index = index_tensors(&tensors, &labels)?;
+    let parts = Parts::read(&mut folder, shards)?;
     for (tensor, shard) in &weight_map {
-        if !found.contains(&(tensor.clone(), shard.as_str())) {
+        if !parts.found.contains(&(tensor.clone(), shard.clone())) {
             return Err(FormatError::Missing {
                 file: folder.label(shard),
                 missing: format!("tensor {}, which {index_label} says is here,", quoted(tensor)),
@@ -69,8 +55,51 @@ pub(super) fn open_sharded(mut folder: Folder, name: String, index_name: &str) -
             });
         }
     }
-    let meta = side_files(&mut folder, &index_label, metadata)?;
-    Ok(Checkpoint::assemble(name, files, tensors, index, meta))
+    parts.assemble(&mut folder, name, &index_label)
+}
+
+/// Opens all of these files of a folder, as one model without an index (DFloat11's releases, a file for each block).
+pub(super) fn open_together(mut folder: Folder, name: String, files: &[String]) -> Result<Checkpoint, FormatError> {
+    let parts = Parts::read(&mut folder, files.iter().map(String::as_str))?;
+    let label = folder.folder_label();
+    parts.assemble(&mut folder, name, &label)
+}
+
+/// Several safetensors files that are one model.
+#[derive(Default)]
+struct Parts {
+    files: Vec<FileBytes>,
+    tensors: Vec<TensorInfo>,
+    labels: Vec<String>,
+    metadata: BTreeMap<String, String>,
+    index: HashMap<String, usize>,
+    /// Tensors and the names of their files.
+    found: HashSet<(String, String)>,
+}
+
+impl Parts {
+    fn read<'a>(folder: &mut Folder, names: impl IntoIterator<Item = &'a str>) -> Result<Self, FormatError> {
+        let mut all = Self::default();
+        for (number, name) in (0..).zip(names) {
+            let label = folder.label(name);
+            let bytes = folder.weights(name)?;
+            let parsed = safetensors::parse(&label, number, &bytes)?;
+            all.found.extend(parsed.tensors.iter().map(|info| (info.name.clone(), name.to_owned())));
+            all.tensors.extend(parsed.tensors);
+            for (key, value) in parsed.metadata {
+                all.metadata.entry(key).or_insert(value);
+            }
+            all.files.push(bytes);
+            all.labels.push(label);
+        }
+        all.index = index_tensors(&all.tensors, &all.labels)?;
+        Ok(all)
+    }
+
+    fn assemble(self, folder: &mut Folder, name: String, label: &str) -> Result<Checkpoint, FormatError> {
+        let meta = side_files(folder, label, self.metadata)?;
+        Ok(Checkpoint::assemble(name, self.files, self.tensors, self.index, meta))
+    }
 }
 
 /// The shard of each tensor. Shards are plain names of safetensors files in the index's own folder: nothing a hostile

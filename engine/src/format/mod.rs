@@ -27,6 +27,7 @@ pub use checkpoint::{Checkpoint, Meta, TensorInfo};
 pub use checksums::{CHECKSUMS_KEY, Checksums};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
+pub(crate) use embedded::FILE_PREFIX;
 pub use embedded::embed;
 pub(crate) use error::quoted;
 pub use error::{FormatError, Item};

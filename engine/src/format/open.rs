@@ -6,11 +6,13 @@ use std::path::Path;
 use super::error::FormatError;
 use super::folder::Folder;
 use super::gguf_parts::{PartName, open_gguf};
-use super::hugging_face::{open_safetensors, open_sharded};
+use super::hugging_face::{CONFIG_LIMIT, open_safetensors, open_sharded, open_together};
 use super::{Checkpoint, gguf, safetensors};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What `config.json` mentions where all safetensors files of a folder are one model without an index.
+const SPLIT_WITHOUT_INDEX: &str = "\"dfloat11_config\"";
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
 impl Checkpoint {
@@ -53,6 +55,12 @@ impl Checkpoint {
 
 /// Finds the model among the files of a folder.
 fn open_folder(folder: Folder, name: String) -> Result<Checkpoint, FormatError> {
+    if !folder.contains(INDEX) && folder.mentions("config.json", SPLIT_WITHOUT_INDEX, CONFIG_LIMIT)? {
+        let files: Vec<String> = folder.names()?.into_iter().filter(|name| name.ends_with(".safetensors")).collect();
+        if files.len() > 1 {
+            return open_together(folder, name, &files);
+        }
+    }
     if folder.contains(SINGLE) {
         return open_safetensors(folder, name, SINGLE, None);
     }

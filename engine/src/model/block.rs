@@ -75,16 +75,13 @@ impl Matrices {
         let products = products(c, w, layer);
         let wanted = products.concat();
         let Some((group, firsts)) = w.group(layer, &wanted)? else {
-            let [qkv, o, gate_up, down] = products.map(|list| {
-                let cols = list.first().map_or(0, |(_, _, cols)| *cols);
-                (list.into_iter().map(|(role, rows, _)| (role, rows)).collect::<Vec<_>>(), cols)
-            });
-            let _ = gate_up;
+            let shape = c.shape(layer);
+            let qkv: Vec<(Role, u32)> = products[0].iter().map(|&(role, rows, _)| (role, rows)).collect();
             return Ok(Self {
-                qkv: Projection::load(gpu, w, layer, &qkv.0, qkv.1)?,
-                o: Projection::load(gpu, w, layer, &o.0, o.1)?,
-                gate_up: GatedPair::load(gpu, w, layer, [c.shape(layer).intermediate, c.hidden])?,
-                down: Projection::load(gpu, w, layer, &down.0, down.1)?,
+                qkv: Projection::load(gpu, w, layer, &qkv, c.hidden)?,
+                o: Projection::load(gpu, w, layer, &[(Role::O, c.hidden)], shape.o_width(c.head_dim))?,
+                gate_up: GatedPair::load(gpu, w, layer, [shape.intermediate, c.hidden])?,
+                down: Projection::load(gpu, w, layer, &[(Role::Down, c.hidden)], shape.intermediate)?,
                 block: None,
             });
         };

@@ -255,7 +255,7 @@ pub struct Compress {
     /// What calibrated codecs look at.
     #[serde(default)]
     pub calibration: Calibration,
-    /// The file; `.gguf` or `.safetensors` says the format.
+    /// The file; `.gguf` or `.safetensors` says the format. Without an ending a folder, for DFloat11.
     pub output: PathBuf,
 }
 

@@ -2,9 +2,10 @@
 //!
 //! In: a checkpoint, a recipe, perhaps a rotation. Out: a GGUF file, where every codec has a type there and the model comes
 //! from GGUF, or a safetensors file that carries the model's metadata and tokenizer in itself (`format::embed`,
-//! `codec::Stored`). Of a rotated model the norms are written as ones, the output projection is a matrix of its own, and the
+//! `codec::Stored`), or a DFloat11 checkpoint. Of a rotated model the norms are written as ones, the output projection is a matrix of its own, and the
 //! metadata say the seed.
 
+mod dfloat11;
 mod output;
 
 use std::collections::HashMap;
@@ -127,6 +128,10 @@ pub(super) fn compress(
     }
     let metadata = lasting(checkpoint.meta(), rotation.as_ref().map(|rotation| rotation.seed));
     let mut source = Source { stored, rotation, calibrations };
+    let whole = |ending: Option<&str>| ending.is_none_or(|ending| ending.eq_ignore_ascii_case("safetensors"));
+    if whole(output.extension().and_then(|e| e.to_str())) && dfloat11::applies(&metadata, &plans) {
+        return dfloat11::write(&mut source, &plans, metadata, output, monitor);
+    }
     let mut file = AtomicFile::create(output)?;
     let ending = output.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     let output = match ending.as_deref() {
@@ -169,6 +174,9 @@ fn lasting(meta: &Meta, rotation: Option<u64>) -> Meta {
         Meta::HuggingFace { config, st_metadata, .. } => {
             st_metadata.remove(PACKED_KEY);
             st_metadata.remove(CHECKSUMS_KEY);
+            if let Some(config) = config.as_object_mut() {
+                crate::codec::dfloat11::forget(config);
+            }
             if let Some(seed) = rotation {
                 st_metadata.insert(ROTATION_KEY.to_owned(), seed.to_string());
                 if let Some(config) = config.as_object_mut() {
@@ -335,6 +343,12 @@ impl WeightsReport {
             used: codec.to_owned(),
         }));
         self.count(codec);
+    }
+
+    /// A matrix that the codec it was to be in cannot hold.
+    fn kept(&mut self, plan: &Plan, used: &str) {
+        let asked = plan.codec.as_ref().map(|codec| codec.name()).unwrap_or_default();
+        self.fallbacks.push(Fallback { tensor: plan.tensor.name.clone(), asked, used: used.to_owned() });
     }
 
     fn count(&mut self, codec: &str) {

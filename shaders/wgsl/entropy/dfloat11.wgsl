@@ -84,7 +84,7 @@ fn symbol(bits: u32) -> u32 {
             break;
         }
     }
-    return e | code_length(e) << 8u;
+    return e | (code_length(e) << 8u);
 }
 
 // 32 bits from bit `at` of two words on.
@@ -146,7 +146,7 @@ fn stage(c: Chunk, n: u32, at: u32, window: u32) {
 
 // A bf16 of its exponent and its sign and mantissa.
 fn weight(exponent: u32, sm: u32) -> u32 {
-    return (sm & 128u) << 8u | exponent << 7u | (sm & 127u);
+    return ((sm & 128u) << 8u) | (exponent << 7u) | (sm & 127u);
 }
 
 // Writes the wanted ones of four weights, of which this half of a block owns those from `start` to `end` - 1.
@@ -185,7 +185,7 @@ fn put(at: u32, bits: u32) {
 fn decode(block: u32, first: u32, last: u32, row: u32, lane: u32) {
     let a = load(block * CHUNKS + lane);
     let b = load(block * CHUNKS + LANES + lane);
-    let counts = count(a) | count(b) << 16u; // at most 64 each, 256·64 together
+    let counts = count(a) | (count(b) << 16u); // at most 64 each, 256·64 together
     sums[lane] = counts;
     workgroupBarrier();
     var side = 0u;
@@ -241,7 +241,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
     let e = entry(0u, lane);
-    root[lane] = select(e, e | code_length(e) << 8u, e < ESCAPE);
+    root[lane] = select(e, e | (code_length(e) << 8u), e < ESCAPE);
     workgroupBarrier();
 //:if GATHER
     let token = tokens[p.token_offset + group.y];

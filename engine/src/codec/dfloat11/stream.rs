@@ -21,13 +21,16 @@ const GAP_BYTES: usize = CHUNKS * 5 / 8;
 pub const MOST_ROWS: usize = 18;
 
 /// Why weights cannot be brought into this form; they stay bf16 then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// This weight is 2^113 or more, or not a number: its exponent would be taken for an escape.
+    #[error("weight {at} is 2^113 or more, or not a number: leave its matrix bf16")]
     Exponent { at: usize },
     /// Exponents so widely spread that their code needs too many tables.
+    #[error("exponents are spread too widely to be coded: leave the matrix bf16")]
     Tables,
     /// Fewer than one weight, or more than positions of 32 bits can count.
+    #[error("a group has 1 to 4294967295 weights")]
     Count,
 }
 

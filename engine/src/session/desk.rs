@@ -162,7 +162,11 @@ impl Desk {
             CompressError::Cancelled(cancelled) => cancelled.into(),
             error => fail(error),
         })?;
-        let output_bytes = std::fs::metadata(&command.output).map_or(0, |meta| meta.len());
+        let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let output_bytes = match std::fs::read_dir(&command.output) {
+            Ok(files) => files.flatten().map(|file| size(&file.path())).sum(),
+            Err(_) => size(&command.output),
+        };
         Ok(Report::Compress(report::Compressed {
             model,
             recipe: recipe.name().to_owned(),

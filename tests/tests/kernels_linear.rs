@@ -1,7 +1,7 @@
 //! The linear kernels and the codecs' WGSL against the f64 twin and the codecs' own decoders.
 
 use std::collections::{BTreeSet, HashSet};
-use tersor_engine::codec::{self, CodecRef, Packed, Plane, PlaneLayout};
+use tersor_engine::codec::{self, Calibrates, Calibration, CodecRef, Packed, Plane, PlaneLayout};
 use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice, Purpose, Tier};
 use tersor_engine::ops::elementwise::Activation;
 use tersor_engine::ops::linear::{
@@ -40,6 +40,7 @@ const MODULES: &[&str] = &[
     "sparse:4:8+q4_0",
     "sparse:50%,block=16",
     "sparse:60%,block=32+q8_0",
+    "spqr:bits=3",
 ];
 
 /// Codecs that kept weights can be in.
@@ -71,6 +72,7 @@ fn recipes() -> Vec<String> {
         .map(|p| format!("sparse:{p}")),
     );
     all.extend(VALUES.iter().map(|values| format!("sparse:60%+{values}")));
+    all.extend(["bits=3,group=32", "bits=4,outliers=7", "bits=4,group=32", "published"].map(|o| format!("spqr:{o}")));
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [16, 32, 64, 256] {
             all.push(format!("uniform:bits={bits},group={group}"));
@@ -127,7 +129,15 @@ fn matrix(codec: &CodecRef, rows: usize, cols: usize, seed: u32) -> Packed {
         return noise(codec, rows, cols, &mut random);
     }
     let weights: Vec<f32> = (0..rows * cols).map(|i| random.next() * (1 + i / cols % 3) as f32).collect();
-    codec.encode(&weights, rows, cols).unwrap_or_else(|e| panic!("{}: {e}", codec.name()))
+    let calibration = (codec.calibrates() != Calibrates::No).then(|| calibration(cols));
+    codec.encode_for(&weights, rows, cols, calibration.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", codec.name()))
+}
+
+/// Statistics of inputs that differ in size and know nothing of one another.
+fn calibration(cols: usize) -> Calibration {
+    let energy = |col: usize| 0.1 + (col * 29 % 17) as f32;
+    let moment = (0..cols * cols).map(|i| if i / cols == i % cols { energy(i / cols) } else { 0.0 }).collect();
+    Calibration::new(100, vec![0.0; cols], moment).expect("sound statistics")
 }
 
 /// A matrix of a codec that only reads: random codes under random scales, all of them below 2.
@@ -432,6 +442,18 @@ fn sparse_products_read_the_packed_bytes_alone() {
         }
         let kept = packed.codec.sparsity(cols).map_or(cols / 2, |s| s.kept);
         assert_eq!(touched, rows * (kept / 2 + bits as usize), "{recipe}: words that the product depends on");
+/// Weights beside the grid, rows with and without; inputs in their own order and in another.
+#[test]
+fn outliers_in_every_kernel() {
+    let gpus = tiers();
+    for recipe in ["spqr:bits=3,outliers=6", "spqr:bits=4,group=32,outliers=1", "spqr:outliers=6,published"] {
+        let codec = parse(recipe);
+        for (rows, cols, tokens) in [(1, 32, 1), (17, 576, 1), (35, 96, 5), (130, 1024, 1), (67, 160, 70)] {
+            check_all(&gpus, &codec, Case { rows, cols, tokens, ..PLAIN });
+        }
+        let gated = Case { gated: true, activation: Some(Activation::Silu), rows: 34, ..PLAIN };
+        check_all(&gpus, &codec, Case { norm: true, ..gated });
+        check_all(&gpus, &codec, Case { bias: true, tokens: 9, residual: Added::InPlace, scale: 0.5, ..gated });
     }
 }
 

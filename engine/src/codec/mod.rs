@@ -20,7 +20,6 @@ mod error;
 mod fit;
 mod fp4;
 mod ggml;
-#[allow(dead_code)] // until the first encoder uses it
 mod hessian;
 mod iq4_nl;
 mod iq4_xs;
@@ -48,6 +47,7 @@ mod shrink;
 mod sparse;
 mod sparse24;
 mod spec;
+mod spqr;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -68,6 +68,7 @@ pub use recipe::{Choice, Recipe};
 pub use shrink::{Importance, Modegpt, Prune, Shrink};
 pub use sparse::cubic;
 pub use spec::{Names, names, parse, valid_codecs};
+pub use spqr::Published as PublishedSpqr;
 pub use stored::{PACKED_KEY, PackedList, Stored, StoredTensor};
 
 /// A codec with its parameters, shared by the matrices it packed.

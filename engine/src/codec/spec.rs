@@ -49,6 +49,7 @@ const CODECS: &[(&str, Build)] = &[
     ("svd", super::low_rank::svd),
     ("lord", super::low_rank::lord),
     ("dfloat11", |options| options.none(Arc::new(super::dfloat11::DFloat11))),
+    ("spqr", super::spqr::build),
 ];
 
 /// Puts a method on top of the codec to its left.
@@ -337,6 +338,24 @@ impl Options {
         })
     }
 
+    /// A decimal number from `least` to `most`, if it is given.
+    pub(super) fn decimal_between(&self, name: &str, least: f32, most: f32) -> Result<Option<f32>, CodecError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let number = value.and_then(|value| value.parse().ok()).filter(|number| (least..=most).contains(number));
+        number.map(Some).ok_or_else(|| CodecError::OptionValue {
+            codec: self.codec.into(),
+            option: name.into(),
+            value: value.unwrap_or_default().into(),
+            valid: format!("{least} to {most}"),
+        })
+    }
+
+    /// Refuses an option for the company it is in.
+    pub(super) fn refuse(&self, name: &str, valid: &str) -> CodecError {
+        let value = self.get(name).flatten().unwrap_or_default().into();
+        CodecError::OptionValue { codec: self.codec.into(), option: name.into(), value, valid: valid.into() }
+    }
+
     /// The number format of values that are kept: `values=bf16` (the default) or `values=f16`.
     pub(super) fn values(&self) -> Result<Dense, CodecError> {
         match self.get("values") {
@@ -387,6 +406,11 @@ mod tests {
             ("uniform:bits=3+svd:factors=q8_0,rank=32", "uniform:bits=3,group=64+svd:rank=32,factors=q8_0"),
             ("lord:ratio=60", "lord:ratio=60"),
             ("svd:rank=128,factors=bf16", "svd:rank=128"),
+            ("spqr", "spqr:bits=3"),
+            ("spqr:group=16,outliers=2.5", "spqr:bits=3"),
+            ("spqr:outliers=2.5,bits=4,group=32", "spqr:bits=4,group=32,outliers=2.5"),
+            ("spqr:threshold=0.2,bits=3", "spqr:bits=3,threshold=0.2"),
+            ("spqr:published", "spqr:bits=3,published"),
         ];
         for (given, canonical) in spellings {
             let codec = parse(given).unwrap();
@@ -418,6 +442,12 @@ mod tests {
         assert!(message("q4_k+svd:rank=40,factors=q8_0").ends_with("valid: multiples of 32 from 32 to 4096"));
         assert!(message("q4_k+eora:rank=8,factors=q6_k").contains("bf16, f16, q8_0, q4_0"));
         assert!(message("q4_k+eora:rank=8+svd:rank=8").contains("it has a low-rank part already"));
+        assert_eq!(message("spqr:outliers=30"), "spqr: `30` is no valid outliers; valid: 0 to 20");
+        assert_eq!(message("spqr:threshold=nan"), "spqr: `nan` is no valid threshold; valid: 0.001 to 100");
+        assert_eq!(
+            message("spqr:outliers=1,threshold=0.2"),
+            "spqr: `1` is no valid outliers; valid: none beside threshold, which says the same in another way"
+        );
         assert_eq!(message("nf4:group=64"), "nf4: unknown option `group`; valid options: block, double");
     }
 }

@@ -43,14 +43,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 //:else
     let w = codec_oct(row, run, p.runs, octet % 4u, codec_scale(row, run, p.runs));
 //:endif
-    let at = p.y_offset + id.y * p.y_stride + octet * 8u;
+    let first = p.y_offset + id.y * p.y_stride;
     for (var i = 0u; i < 8u; i++) {
         if (octet * 8u + i < p.cols) {
+//:if CODEC == spqr
+            let at = first + codec_input(octet * 8u + i);
+//:else
+            let at = first + octet * 8u + i;
+//:endif
             var v = p.scale * select(w.a[i % 4u], w.b[i % 4u], i >= 4u);
             if (p.accumulate != 0u) {
-                v += y[at + i];
+                v += y[at];
             }
-            y[at + i] = v;
+            y[at] = v;
         }
     }
 }

@@ -88,9 +88,34 @@ fn x_at(token: u32, k4: u32) -> vec4<f32> {
     }
     return v;
 }
+//:elif CODEC == spqr
+fn x_at(token: u32, k4: u32) -> vec4<f32> {
+    if (PUBLISHED) {
+        return vec4<f32>(x_of(token, 4u * k4), x_of(token, 4u * k4 + 1u), x_of(token, 4u * k4 + 2u), x_of(token, 4u * k4 + 3u));
+    }
+    return x[(p.x_offset + token * p.x_stride) / 4u + k4];
+}
+
+// The input of one column.
+fn x_of(token: u32, column: u32) -> f32 {
+    let at = codec_input(column);
+    return x[(p.x_offset + token * p.x_stride + at) / 4u][at & 3u];
+}
 //:else
 fn x_at(token: u32, k4: u32) -> vec4<f32> {
     return x[(p.x_offset + token * p.x_stride) / 4u + k4];
+}
+//:endif
+
+//:if CODEC == spqr
+// An outlier's share of a sum.
+fn outlier_term(token: u32, at: u32) -> f32 {
+    let outlier = codec_outlier(at);
+//:if NORM
+    return outlier.value * (x_of(token, outlier.column) * norm_of(outlier.column));
+//:else
+    return outlier.value * x_of(token, outlier.column);
+//:endif
 }
 //:endif
 
@@ -104,6 +129,18 @@ fn norm_at(k4: u32) -> vec4<f32> {
         }
     }
     return v;
+}
+//:elif CODEC == spqr
+fn norm_at(k4: u32) -> vec4<f32> {
+    if (PUBLISHED) {
+        return vec4<f32>(norm_of(4u * k4), norm_of(4u * k4 + 1u), norm_of(4u * k4 + 2u), norm_of(4u * k4 + 3u));
+    }
+    return norm_weight[k4];
+}
+
+fn norm_of(column: u32) -> f32 {
+    let at = codec_input(column);
+    return norm_weight[at / 4u][at & 3u];
 }
 //:else
 fn norm_at(k4: u32) -> vec4<f32> {

@@ -70,12 +70,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //:for R in 0..4
 //:if SPARSE
         let w#{R} = step_oct(row#{R}, run, o);
+//:elif CODEC == spqr
+        let w#{R} = codec_base_oct(row#{R}, run, runs, o, codec_scale(row#{R}, run, runs));
 //:else
         let w#{R} = codec_oct(row#{R}, run, runs, o, codec_scale(row#{R}, run, runs));
 //:endif
         sum#{R} = fma(w#{R}.a, a, fma(w#{R}.b, b, sum#{R}));
 //:end
     }
+//:if CODEC == spqr
+    // The lanes share the outliers of their rows, too.
+//:for R in 0..4
+    let outliers#{R} = codec_outliers(row#{R}, runs);
+    for (var at = outliers#{R}.x + lane; at < outliers#{R}.y; at += LANES) {
+        sum#{R}.x += outlier_term(token, at);
+    }
+//:end
+//:endif
 //:if SPARSE && NORM
     if (in_blocks()) {
         // The norm is of all columns.

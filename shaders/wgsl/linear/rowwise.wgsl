@@ -95,6 +95,8 @@ fn main(
 //:for R in 0..ROWS
 //:if SPARSE
         let w#{R}_#{O} = stream_oct(&stream#{R}, row#{R}, run, #{O}u);
+//:elif CODEC == spqr
+        let w#{R}_#{O} = codec_base_oct(row#{R}, run, runs, #{O}u, scale#{R});
 //:else
         let w#{R}_#{O} = codec_oct(row#{R}, run, runs, #{O}u, scale#{R});
 //:endif
@@ -136,6 +138,21 @@ fn main(
 //:end
 //:end
     }
+//:if CODEC == spqr
+    // Rows differ in how many outliers they have: lanes that are done wait.
+//:for R in 0..ROWS
+    let outliers#{R} = codec_outliers(row#{R}, runs);
+    for (var at = outliers#{R}.x; at < outliers#{R}.y; at++) {
+//:for T in 0..TOKENS
+//:if TOKENS == 1
+        sum#{R}_#{T}.x += outlier_term(t#{T}, at);
+//:else
+        sum#{R}_#{T} += outlier_term(t#{T}, at);
+//:endif
+//:end
+    }
+//:end
+//:endif
 //:if SPARSE && NORM
     if (in_blocks()) {
         // The norm is of all columns.

@@ -7,7 +7,7 @@ use crate::codec::{CodecError, CodecRef, Packed, export_ggml, import, parse};
 use crate::format::{Dtype, GgmlType, TensorInfo};
 
 /// Every encoder, and the largest error of a weight it may make, in units of the largest magnitude of its block (of 256).
-const ENCODERS: [(&str, f32); 38] = [
+const ENCODERS: [(&str, f32); 42] = [
     ("f32", 0.0),
     ("f16", 0.0005),
     ("bf16", 0.004),
@@ -47,6 +47,10 @@ const ENCODERS: [(&str, f32); 38] = [
     ("sparse:50%,block=16", 1.0),
     ("sparse:50%,block=32+q4_0", 1.0),
     ("sparse:nnz=9,method=wanda", 1.0),
+    ("spqr:bits=3", 0.3),
+    ("spqr:bits=4,group=32,outliers=0", 0.2),
+    ("spqr:bits=4,threshold=0.01", 0.2),
+    ("spqr:bits=3,published", 0.3),
 ];
 
 fn encoders() -> impl Iterator<Item = (CodecRef, f32)> {

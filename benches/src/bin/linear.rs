@@ -46,7 +46,7 @@ fn main() -> Result<(), Error> {
         shapes = SHAPES.into();
     }
     if recipes.is_empty() {
-        recipes = vec!["f32", "bf16", "q8_0", "q4_0"];
+        recipes = vec!["f32", "bf16", "q8_0", "q4_0", "spqr:bits=3", "spqr:bits=4,group=32"];
     }
     let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env()?))?;
     println!("{} {:?}, subgroups {:?}", gpu.name(), gpu.tier(), gpu.subgroup_size());

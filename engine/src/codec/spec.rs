@@ -398,6 +398,7 @@ mod tests {
             ("uniform:bits=3", "uniform:bits=3,group=64"),
             ("uniform: zero, group=16, bits=8", "uniform:bits=8,group=16,zero"),
             ("uniform:bits=2,group=256,zero=off", "uniform:bits=2,group=256"),
+            ("uniform:gptq,zero,bits=3", "uniform:bits=3,group=64,zero,gptq"),
             ("nf4", "nf4:block=64"),
             ("nf4:block=64,double", "nf4:block=64"),
             ("fp4:double=off,block=4096", "fp4:block=4096,double=off"),

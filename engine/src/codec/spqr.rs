@@ -15,6 +15,7 @@
 //! f16. The permutation, two columns a word, then stands at the start of plane 2, and kernels gather their inputs with it. In our own
 //! encoding whole groups are put in order instead ([`Order::Groups`](super::hessian::Order)), which leaves columns where they are.
 
+pub(super) mod checkpoint;
 mod encode;
 mod import;
 #[cfg(test)]
@@ -244,8 +245,9 @@ impl Codec for Spqr {
         self.encode_for(weights, rows, cols, None)
     }
 
+    /// The method is to weigh errors by the inputs. Tables that are looked up have none; they are encoded as if all weighed alike.
     fn calibrates(&self) -> Calibrates {
-        Calibrates::Optionally
+        Calibrates::Always
     }
 
     fn encode_for(

@@ -22,12 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-<<<<<<< HEAD
 use super::compressed_tensors::{self, Masked};
 use super::dfloat11::{self, Container, DFloat11, Group, Member};
-=======
 use super::spqr::checkpoint as spqr;
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
 use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Meta, TensorInfo, quoted};
 
@@ -104,14 +101,11 @@ pub struct Stored {
     checksums: Checksums,
     tensors: Vec<StoredTensor>,
     index: HashMap<String, usize>,
-<<<<<<< HEAD
     /// What other software pruned, by name.
     masked: HashMap<String, Masked>,
     groups: Arc<Groups>,
-=======
     /// What SpQR's own program packed, by name.
     spqr: HashMap<String, spqr::Found>,
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
 }
 
 impl Stored {
@@ -137,32 +131,29 @@ impl Stored {
             planes.extend((0..count).map(|plane| (plane_name(name, plane), name.as_str())));
             packed.insert(name, tensor);
         }
-<<<<<<< HEAD
         let mut masked = HashMap::new();
         for found in compressed_tensors::find(checkpoint).map_err(|(name, why)| wrong(checkpoint, &name, why))? {
             masked.insert(found.name.clone(), found);
         }
-        for found in masked.values() {
-=======
         let mut published = HashMap::new();
         for found in spqr::find(checkpoint).map_err(|(name, what)| wrong(checkpoint, &name, what))? {
             published.insert(found.name.clone(), found);
         }
-        for found in published.values() {
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
-            let parts = found.parts.iter().filter_map(|part| checkpoint.tensor(part));
+        let foreign = masked.values().map(|m| (&m.name, [m.rows, m.cols], &m.codec, &m.parts));
+        let foreign = foreign.chain(published.values().map(|s| (&s.name, [s.rows, s.cols], &s.codec, &s.parts)));
+        for (name, [rows, cols], codec, names) in foreign {
+            let parts = names.iter().filter_map(|part| checkpoint.tensor(part));
             let tensor = StoredTensor {
-                name: found.name.clone(),
-                shape: vec![found.rows as u64, found.cols as u64],
-                encoding: found.codec.name(),
+                name: name.clone(),
+                shape: vec![rows as u64, cols as u64],
+                encoding: codec.name(),
                 bytes: parts.map(|(info, _)| info.byte_len()).sum(),
                 dtype: None,
-                codec: Some(found.codec.clone()),
+                codec: Some(codec.clone()),
             };
-            planes.extend(found.parts.iter().map(|part| (part.clone(), found.name.as_str())));
-            packed.insert(&found.name, tensor);
+            planes.extend(names.iter().map(|part| (part.clone(), name.as_str())));
+            packed.insert(name, tensor);
         }
-<<<<<<< HEAD
         let container = Container::of(checkpoint)?;
         let mut parts: HashMap<String, usize> = HashMap::new();
         let mut members = HashMap::new();
@@ -170,8 +161,6 @@ impl Stored {
             parts.extend(dfloat11::PARTS.map(|part| (format!("{module}.{part}"), number)));
             members.extend(list.iter().enumerate().map(|(at, member)| (member.name.clone(), (number, at))));
         }
-=======
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
         let mut tensors = Vec::new();
         let mut listed = HashSet::new();
         let mut grouped = HashSet::new();
@@ -194,12 +183,8 @@ impl Stored {
                 return Err(wrong(checkpoint, &tensor.name, "it is in the file both packed and plain"));
             }
         }
-<<<<<<< HEAD
         let groups = Arc::new(Groups { container, members, last: Mutex::default() });
-        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, masked, groups })
-=======
-        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, spqr: published })
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
+        Ok(Self { checkpoint: checkpoint.clone(), checksums, tensors, index, masked, spqr: published, groups })
     }
 
     /// The tensors, in the file's order.
@@ -277,13 +262,11 @@ impl Stored {
         let Some(codec) = &tensor.codec else {
             return self.bytes(name)?.map(|(info, bytes)| import(info, bytes)).transpose();
         };
-<<<<<<< HEAD
         if let Some(masked) = self.masked.get(name) {
             return compressed_tensors::load(&self.checkpoint, masked).map(Some);
-=======
+        }
         if let Some(found) = self.spqr.get(name) {
             return spqr::load(&self.checkpoint, found).map(Some);
->>>>>>> 2e5d441 (wip: published checkpoints, gptq, docs)
         }
         let too_large = || CodecError::Size { tensor: name.to_owned(), shape: tensor.shape.clone() };
         let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;

@@ -13,7 +13,7 @@ use tersor_tests::hostile::{Cage, bit_flips, in_a_cage, json_lies, truncations, 
 
 const NAME: &str = "victim.safetensors";
 
-/// A file with metadata and three tensors: in NF4 with double quantization, in Q4_K, and plain.
+/// A file with metadata and five tensors: in NF4 with double quantization, in Q4_K, two entropy-coded ones, and a plain one.
 fn file(entries: &BTreeMap<String, String>) -> Vec<u8> {
     let (places, planes) = tensors(&mut PackedList::default());
     let mut writer = CheckpointWriter::safetensors(Cursor::new(Vec::new()), NAME, entries, &places)
@@ -27,7 +27,12 @@ fn file(entries: &BTreeMap<String, String>) -> Vec<u8> {
 /// Places and bytes of the tensors; `list` learns of the packed ones.
 fn tensors(list: &mut PackedList) -> (Vec<TensorInfo>, Vec<Vec<u8>>) {
     let (mut places, mut planes) = (Vec::new(), Vec::new());
-    for (name, codec, rows, cols) in [("a", "nf4:block=32", 5, 96), ("b", "q4_k", 2, 256)] {
+    for (name, codec, rows, cols) in [
+        ("a", "nf4:block=32", 5, 96),
+        ("b", "q4_k", 2, 256),
+        ("c", "entropy:bf16", 3, 37),
+        ("d", "entropy:uniform:bits=4,group=32", 2, 160),
+    ] {
         let codec = codec::parse(codec).expect("a codec's spelling");
         let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32).sin()).collect();
         let packed = codec.encode(&weights, rows, cols).expect("the weights are finite");
@@ -44,7 +49,7 @@ fn tensors(list: &mut PackedList) -> (Vec<TensorInfo>, Vec<Vec<u8>>) {
 fn list() -> String {
     let mut list = PackedList::default();
     tensors(&mut list);
-    list.metadata().expect("two tensors are packed")
+    list.metadata().expect("four tensors are packed")
 }
 
 fn entries(list: &str) -> BTreeMap<String, String> {
@@ -82,8 +87,19 @@ fn hostile_packed_lists() {
         bit_flips(list.as_bytes(), list.len(), |label, list| run(&label, &list));
         wounds(list.as_bytes(), 2000, |label, list| run(&label, &list));
         json_lies(&list, |label, list| run(&label, list.as_bytes()));
-        let spellings =
-            ["f32", "bf16", "q8_0", "q6_k", "tq1_0", "nvfp4", "q1_0", "uniform:bits=5,group=16", "fp4:block=4096"];
+        let spellings = [
+            "f32",
+            "bf16",
+            "q8_0",
+            "q6_k",
+            "tq1_0",
+            "nvfp4",
+            "q1_0",
+            "uniform:bits=5,group=16",
+            "fp4:block=4096",
+            "entropy:bf16",
+            "entropy:nf4",
+        ];
         let dims = [0, 1, 32, 96, 256, 0xffff_ffff, 1 << 32, 1 << 61, (1 << 63) - 256, u64::MAX - 255, u64::MAX];
         for codec in spellings {
             for rows in dims {

@@ -83,6 +83,8 @@ fn recipes() -> Vec<String> {
             }
         }
     }
+    let coded: Vec<String> = all.iter().filter(|recipe| parse(recipe).symbols().is_some()).cloned().collect();
+    all.extend(coded.iter().map(|recipe| format!("entropy:{recipe}")));
     all
 }
 
@@ -293,7 +295,8 @@ fn check_all(gpus: &[Gpu], codec: &CodecRef, case: Case) {
     let (rows, cols, tokens) = (case.rows as u32, case.cols as u32, case.tokens as u32);
     let mut done = HashSet::new();
     for gpu in gpus {
-        for decision in Decision::all(Device::of(gpu), Shape { tokens, rows, cols, norm: case.norm }) {
+        let all = if codec.coded().is_some() { Decision::all_coded } else { Decision::all };
+        for decision in all(Device::of(gpu), Shape { tokens, rows, cols, norm: case.norm }) {
             if done.insert(decision) {
                 check(gpu, codec, case, Some(decision));
             }
@@ -442,6 +445,9 @@ fn sparse_products_read_the_packed_bytes_alone() {
         }
         let kept = packed.codec.sparsity(cols).map_or(cols / 2, |s| s.kept);
         assert_eq!(touched, rows * (kept / 2 + bits as usize), "{recipe}: words that the product depends on");
+    }
+}
+
 /// Weights beside the grid, rows with and without; inputs in their own order and in another.
 #[test]
 fn outliers_in_every_kernel() {
@@ -455,6 +461,28 @@ fn outliers_in_every_kernel() {
         check_all(&gpus, &codec, Case { norm: true, ..gated });
         check_all(&gpus, &codec, Case { bias: true, tokens: 9, residual: Added::InPlace, scale: 0.5, ..gated });
     }
+}
+
+/// Chunks of 128 columns, the last one shorter; 33 of them, which take a second base; more rows than a workgroup has.
+#[test]
+fn entropy_coded_rows_in_every_kernel() {
+    let gpus = tiers();
+    for (recipe, rows, cols, tokens, norm) in [
+        ("entropy:bf16", 1, 32, 1, false),
+        ("entropy:bf16", 67, 576, 1, true),
+        ("entropy:bf16", 17, 160, 9, false),
+        ("entropy:bf16", 3, 4128, 1, false),
+        ("entropy:bf16", 5, 1000, 1, true),
+        ("entropy:bf16", 5, 100, 6, false),
+        ("entropy:q8_0", 35, 320, 1, true),
+        ("entropy:q4_k", 19, 512, 5, false),
+        ("entropy:nf4", 66, 128, 2, false),
+        ("entropy:uniform:bits=2,group=16,zero", 33, 160, 3, false),
+    ] {
+        check_all(&gpus, &parse(recipe), Case { rows, cols, tokens, norm, ..PLAIN });
+    }
+    let gated = Case { gated: true, activation: Some(Activation::Silu), norm: true, rows: 150, cols: 288, ..PLAIN };
+    check_all(&gpus, &parse("entropy:bf16"), gated);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::bits::{pack, unpack};
 use super::ggml::{inverse, largest};
 use super::rows::{check_weights, for_each_chunk, for_each_row};
 use super::spec::Options;
-use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN};
+use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN, Symbols};
 
 const BLOCKS: &[usize] = &[32, 64, 128, 256, 512, 1024, 2048, 4096];
 /// Most blocks that share an offset and a step.
@@ -176,6 +176,10 @@ impl Codec for Absmax {
             }
         });
         weights
+    }
+
+    fn symbols(&self) -> Option<Symbols> {
+        Some(Symbols::Codes(4))
     }
 
     fn fallback(&self) -> CodecRef {

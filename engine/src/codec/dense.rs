@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::rows::{check_weights, for_each_chunk, for_each_row};
-use super::{Codec, CodecError, Packed, Plane, PlaneLayout, RUN};
+use super::{Codec, CodecError, Packed, Plane, PlaneLayout, RUN, Symbols};
 use crate::format::Dtype;
 
 /// Dense weights of one number format.
@@ -105,6 +105,10 @@ impl Codec for Dense {
             }
         });
         weights
+    }
+
+    fn symbols(&self) -> Option<Symbols> {
+        (*self == Self::Bf16).then_some(Symbols::Exponents)
     }
 
     fn dtype(&self) -> Option<Dtype> {

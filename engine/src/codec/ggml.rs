@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::dense::Dense;
 use super::rows::{check_weights, for_each_chunk, for_each_row};
-use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, parse};
+use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, Symbols, parse};
 use crate::format::{Dtype, GgmlType};
 
 /// One block type of ggml.
@@ -25,6 +25,9 @@ pub(super) trait Block: std::fmt::Debug + Send + Sync + 'static {
     const CODE_WORDS: usize;
     /// Bytes a block takes in the plane of heads: 1, 2, or a multiple of 4. Rows are padded to words.
     const HEAD_BYTES: usize;
+
+    /// Bits of the codes, where the plane of codes is those bit-sliced and nothing else, and the WGSL module can do without it.
+    const SYMBOL_BITS: Option<usize> = None;
 
     /// Lays a block's bytes out in its part of the planes.
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]);
@@ -131,6 +134,10 @@ impl<B: Block> Codec for Ggml<B> {
             }
         });
         weights
+    }
+
+    fn symbols(&self) -> Option<Symbols> {
+        B::SYMBOL_BITS.map(Symbols::Codes)
     }
 
     fn dtype(&self) -> Option<Dtype> {

@@ -16,6 +16,7 @@ mod calibration;
 mod compressed_tensors;
 mod dense;
 pub mod dfloat11;
+mod entropy;
 mod error;
 mod fit;
 mod fp4;
@@ -62,6 +63,7 @@ use std::sync::Arc;
 use crate::format::{Dtype, TensorInfo, decode_f32};
 
 pub use calibration::{Calibrates, Calibration};
+pub use entropy::Symbols;
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
 pub use recipe::{Choice, Recipe};
@@ -209,6 +211,16 @@ pub trait Codec: Send + Sync + Debug {
     /// Whether [`Codec::encode`] is there at all; some formats are only read.
     fn encodes(&self) -> bool {
         true
+    }
+
+    /// What `entropy:` can put shorter codes for; `None` where the first plane holds no integers of their own.
+    fn symbols(&self) -> Option<Symbols> {
+        None
+    }
+
+    /// The codec whose first plane is entropy-coded in this one's; kernels decode it in sequence, or expand it first.
+    fn coded(&self) -> Option<(&CodecRef, Symbols)> {
+        None
     }
 
     /// This codec with its kept values stored by another: sparsity times quantization (`sparse:2:4+q4_k`).

@@ -14,6 +14,7 @@ impl Block for Q4_0 {
     const BYTES: usize = 18;
     const CODE_WORDS: usize = 4;
     const HEAD_BYTES: usize = 2;
+    const SYMBOL_BITS: Option<usize> = Some(4);
     const ENCODE: Option<Encoder> = Some(encode);
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {

@@ -78,6 +78,7 @@ impl Block for Q4K {
     const BYTES: usize = 144;
     const CODE_WORDS: usize = 32;
     const HEAD_BYTES: usize = 16;
+    const SYMBOL_BITS: Option<usize> = Some(4);
     const ENCODE: Option<Encoder> = Some(encode);
     const FALLBACK: &'static str = "q5_0";
 

@@ -26,6 +26,7 @@ impl Block for Q5_0 {
     const BYTES: usize = 22;
     const CODE_WORDS: usize = 5;
     const HEAD_BYTES: usize = 2;
+    const SYMBOL_BITS: Option<usize> = Some(5);
     const ENCODE: Option<Encoder> = Some(encode);
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {

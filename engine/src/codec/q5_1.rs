@@ -26,6 +26,7 @@ impl Block for Q5_1 {
     const BYTES: usize = 24;
     const CODE_WORDS: usize = 5;
     const HEAD_BYTES: usize = 4;
+    const SYMBOL_BITS: Option<usize> = Some(5);
     const ENCODE: Option<Encoder> = Some(encode);
 
     fn split(block: &[u8], codes: &mut [u32], head: &mut [u8]) {

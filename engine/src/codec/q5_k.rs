@@ -34,6 +34,7 @@ impl Block for Q5K {
     const BYTES: usize = 176;
     const CODE_WORDS: usize = 40;
     const HEAD_BYTES: usize = 16;
+    const SYMBOL_BITS: Option<usize> = Some(5);
     const ENCODE: Option<Encoder> = Some(encode);
     const FALLBACK: &'static str = "q5_1";
 

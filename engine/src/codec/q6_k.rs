@@ -40,6 +40,7 @@ impl Block for Q6K {
     const BYTES: usize = 210;
     const CODE_WORDS: usize = 48;
     const HEAD_BYTES: usize = 20;
+    const SYMBOL_BITS: Option<usize> = Some(6);
     const ENCODE: Option<Encoder> = Some(encode);
     const FALLBACK: &'static str = "q8_0";
 

@@ -64,7 +64,7 @@ const ADDITIONS: &[(&str, Combine)] =
 type Wrap = fn(CodecRef) -> Result<CodecRef, CodecError>;
 
 /// Wrappers, which take all that stands behind their colon.
-const WRAPPERS: &[(&str, Wrap)] = &[];
+const WRAPPERS: &[(&str, Wrap)] = &[("entropy", super::entropy::wrap)];
 
 /// Builds the codec of a block type, which has no options.
 fn ggml<B: Block>(options: Options) -> Result<CodecRef, CodecError> {
@@ -412,6 +412,8 @@ mod tests {
             ("spqr:outliers=2.5,bits=4,group=32", "spqr:bits=4,group=32,outliers=2.5"),
             ("spqr:threshold=0.2,bits=3", "spqr:bits=3,threshold=0.2"),
             ("spqr:published", "spqr:bits=3,published"),
+            ("Entropy:uniform:bits=4", "entropy:uniform:bits=4,group=64"),
+            (" entropy: bf16", "entropy:bf16"),
         ];
         for (given, canonical) in spellings {
             let codec = parse(given).unwrap();

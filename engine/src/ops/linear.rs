@@ -6,6 +6,7 @@
 
 mod decision;
 mod embed;
+mod expand;
 mod expanded;
 mod forward;
 mod low_rank;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use decision::{Decision, Device, Shape};
 pub use embed::embed;
+pub use expand::expanded;
 pub use expanded::{Filling, Span, Spans, WINDOW};
 pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
 
@@ -21,7 +23,7 @@ use self::low_rank::LowRank;
 use super::OpsError;
 use super::dfloat11::Stream;
 use crate::codec::dfloat11::DFloat11;
-use crate::codec::{CodecRef, Packed, RUN, Sparsity};
+use crate::codec::{Codec, CodecRef, Packed, RUN, Sparsity};
 use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
 use std::ops::Range;
 use std::sync::Arc;
@@ -225,24 +227,31 @@ impl Linear {
     }
 
     /// Bindings of a chunk's planes, in order.
-    fn planes<'a>(&self, chunk: &'a Chunk) -> impl Iterator<Item = (&'static str, &'a Buffer)> {
-        let mask = self.sparsity.and(chunk.planes.last());
-        let weights = chunk.planes.len() - usize::from(mask.is_some());
-        PLANES.into_iter().zip(&chunk.planes[..weights]).chain(mask.map(|mask| ("sparse_mask", mask)))
+    fn bindings<'a>(&self, planes: &'a [Buffer]) -> impl Iterator<Item = (&'static str, &'a Buffer)> {
+        let mask = self.sparsity.and(planes.last());
+        let weights = planes.len() - usize::from(mask.is_some());
+        PLANES.into_iter().zip(&planes[..weights]).chain(mask.map(|mask| ("sparse_mask", mask)))
     }
 
     /// The options that name this layer's codec.
     fn codec_options(&self) -> Vec<(&'static str, OptionValue)> {
-        let mut options = vec![("CODEC", OptionValue::from(self.codec.module()))];
-        options.extend(self.sparsity.map(|_| ("SPARSE", OptionValue::from(true))));
-        options.extend(self.codec.defines().into_iter().map(|(name, value)| (name, value.into())));
-        options
+        options_of(&*self.codec, self.sparsity.is_some())
     }
 }
 
 /// Whether neighbouring rows multiply the same columns, so that gate and up rows can take turns.
 pub fn shares_columns(codec: &CodecRef) -> bool {
     codec.sparsity(RUN).is_none_or(|sparsity| sparsity.block_rows == 0)
+}
+
+/// The options that name a codec.
+fn options_of(codec: &dyn Codec, sparse: bool) -> Vec<(&'static str, OptionValue)> {
+    let mut options = vec![("CODEC", OptionValue::from(codec.module()))];
+    if sparse {
+        options.push(("SPARSE", OptionValue::from(true)));
+    }
+    options.extend(codec.defines().into_iter().map(|(name, value)| (name, value.into())));
+    options
 }
 
 /// Bytes that one plane of a chunk may have.

@@ -9,6 +9,7 @@ pub mod linear;
 pub mod metrics;
 pub mod moments;
 pub mod norm;
+pub mod rans64;
 pub mod reduced;
 pub mod rope;
 pub mod sample;

@@ -1,11 +1,16 @@
 // IQ4_NL of ggml: w = value[q]*d, q an index into 16 fixed values, an f16 scale d for 32 weights.
 //:import shared/oct
+//:option CODED = 0 1
 //:import shared/half
 //:import shared/bits
 //:import shared/codebook
 
+//:if CODED
+//:import shared/coded_oct
+//:else
 // [rows, 4*runs] u32, bit-sliced 4-bit codes: word o of a run holds weights 8o..8o+7
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
+//:endif
 // [rows, ceil(runs/2)] u32, two f16 scales a word, the even run's in the low half
 @group(0) @binding(1) var<storage, read> codec_1: array<u32>;
 
@@ -15,7 +20,16 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
     return half_of(codec_1[row * ((runs + 1u) / 2u) + run / 2u], run & 1u);
 }
 
-fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    let q = codes4(codec_0[(row * runs + run) * 4u + o]);
+fn codec_value(q: Codes, o: u32, s: Scale) -> Oct {
     return Oct(iq4_nl_value(q.a) * s, iq4_nl_value(q.b) * s);
 }
+
+//:if CODED
+fn codec_symbols(q: Symbols, o: u32, s: Scale) -> Oct {
+    return codec_value(codes_of(q), o, s);
+}
+//:else
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    return codec_value(codes4(codec_0[(row * runs + run) * 4u + o]), o, s);
+}
+//:endif

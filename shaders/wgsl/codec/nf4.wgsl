@@ -4,7 +4,16 @@
 //:import shared/codebook
 //:import shared/absmax
 
-fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    let q = codes4(codec_0[(row * runs + run) * 4u + o]);
+fn codec_value(q: Codes, o: u32, s: Scale) -> Oct {
     return Oct(nf4_value(q.a) * s, nf4_value(q.b) * s);
 }
+
+//:if CODED
+fn codec_symbols(q: Symbols, o: u32, s: Scale) -> Oct {
+    return codec_value(codes_of(q), o, s);
+}
+//:else
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    return codec_value(codes4(codec_0[(row * runs + run) * 4u + o]), o, s);
+}
+//:endif

@@ -1,10 +1,15 @@
 // Q4_1 of ggml: w = q*d + m, q of 4 bits, f16 d and m for 32 weights.
 //:import shared/oct
+//:option CODED = 0 1
 //:import shared/half
 //:import shared/bits
 
+//:if CODED
+//:import shared/coded_oct
+//:else
 // [rows, 4*runs] u32, bit-sliced 4-bit codes: word o of a run holds weights 8o..8o+7
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
+//:endif
 // [rows, runs] u32, d | m << 16, both f16
 @group(0) @binding(1) var<storage, read> codec_1: array<u32>;
 
@@ -14,6 +19,16 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
     return half2_of(codec_1[row * runs + run]);
 }
 
-fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    return oct_affine(codes4(codec_0[(row * runs + run) * 4u + o]), s.x, s.y);
+fn codec_value(q: Codes, o: u32, s: Scale) -> Oct {
+    return oct_affine(q, s.x, s.y);
 }
+
+//:if CODED
+fn codec_symbols(q: Symbols, o: u32, s: Scale) -> Oct {
+    return codec_value(codes_of(q), o, s);
+}
+//:else
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    return codec_value(codes4(codec_0[(row * runs + run) * 4u + o]), o, s);
+}
+//:endif

@@ -1,11 +1,16 @@
 // Q4_K of ggml: w = q*(d*scale) - dmin*min, q of 4 bits, 6-bit scale and min for 32 weights, f16 d and dmin for 256.
 //:import shared/oct
+//:option CODED = 0 1
 //:import shared/half
 //:import shared/bits
 //:import shared/six_bit
 
+//:if CODED
+//:import shared/coded_oct
+//:else
 // [rows, 4*runs] u32, bit-sliced 4-bit codes: word o of a run holds weights 8o..8o+7
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
+//:endif
 // [rows, runs/8] vec4<u32>, the head of 256 weights: three words of six-bit pairs (scale, min of each run), d | dmin << 16
 @group(0) @binding(1) var<storage, read> codec_1: array<vec4<u32>>;
 
@@ -16,6 +21,16 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
     return half2_of(head.w) * six_bit_pair(head, run & 7u);
 }
 
-fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    return oct_affine(codes4(codec_0[(row * runs + run) * 4u + o]), s.x, -s.y);
+fn codec_value(q: Codes, o: u32, s: Scale) -> Oct {
+    return oct_affine(q, s.x, -s.y);
 }
+
+//:if CODED
+fn codec_symbols(q: Symbols, o: u32, s: Scale) -> Oct {
+    return codec_value(codes_of(q), o, s);
+}
+//:else
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    return codec_value(codes4(codec_0[(row * runs + run) * 4u + o]), o, s);
+}
+//:endif

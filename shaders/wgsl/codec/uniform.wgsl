@@ -6,9 +6,14 @@
 //:option BITS = 2 3 4 5 6 8
 //:option ZERO = 0 1
 //:option SPLIT = 0 1
+//:option CODED = 0 1
 
+//:if CODED
+//:import shared/coded_oct
+//:else
 // [rows, BITS*runs] u32, bit-sliced codes; 3, 5 and 6 bits are 2 + 1, 4 + 1 and 4 + 2, the low slice's words first
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
+//:endif
 
 //:if ZERO
 // [rows, groups] u32, d | m << 16
@@ -49,21 +54,7 @@ fn codec_scale(row: u32, run: u32, runs: u32) -> Scale {
 }
 //:endif
 
-fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
-    let first = (row * runs + run) * #{BITS}u;
-//:if BITS == 2
-    let q = codes2(codec_0[first + o / 2u], o);
-//:elif BITS == 3
-    let q = join_codes(codes2(codec_0[first + o / 2u], o), codes1(codec_0[first + 2u], o), 2u);
-//:elif BITS == 4
-    let q = codes4(codec_0[first + o]);
-//:elif BITS == 5
-    let q = join_codes(codes4(codec_0[first + o]), codes1(codec_0[first + 4u], o), 4u);
-//:elif BITS == 6
-    let q = join_codes(codes4(codec_0[first + o]), codes2(codec_0[first + 4u + o / 2u], o), 4u);
-//:else
-    let q = Codes(codec_0[first + 2u * o], codec_0[first + 2u * o + 1u]);
-//:endif
+fn codec_value(q: Codes, o: u32, s: Scale) -> Oct {
 //:if SPLIT
 //:if ZERO
     let part = select(s.xy, s.zw, o >= 2u);
@@ -91,3 +82,26 @@ fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
 //:endif
 //:endif
 }
+
+//:if CODED
+fn codec_symbols(q: Symbols, o: u32, s: Scale) -> Oct {
+    return codec_value(codes_of(q), o, s);
+}
+//:else
+fn codec_oct(row: u32, run: u32, runs: u32, o: u32, s: Scale) -> Oct {
+    let first = (row * runs + run) * #{BITS}u;
+//:if BITS == 2
+    return codec_value(codes2(codec_0[first + o / 2u], o), o, s);
+//:elif BITS == 3
+    return codec_value(join_codes(codes2(codec_0[first + o / 2u], o), codes1(codec_0[first + 2u], o), 2u), o, s);
+//:elif BITS == 4
+    return codec_value(codes4(codec_0[first + o]), o, s);
+//:elif BITS == 5
+    return codec_value(join_codes(codes4(codec_0[first + o]), codes1(codec_0[first + 4u], o), 4u), o, s);
+//:elif BITS == 6
+    return codec_value(join_codes(codes4(codec_0[first + o]), codes2(codec_0[first + 4u + o / 2u], o), 4u), o, s);
+//:else
+    return codec_value(Codes(codec_0[first + 2u * o], codec_0[first + 2u * o + 1u]), o, s);
+//:endif
+}
+//:endif

@@ -11,6 +11,7 @@
 // Limited by arithmetic and workgroup memory: 2N vec4 reads for 4N² multiply-adds.
 
 //:option CODEC = codec
+//:option CODED = 0 1
 //:option TILE = 64 128
 //:option F16 = 0 1
 //:option TAIL = 0 1
@@ -19,6 +20,7 @@
 //:skip TAIL && (TILE != 64 || F16)
 //:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
 //:skip SPARSE && (TAIL || TILE != 64)
+//:skip CODED
 
 //:import linear/layer
 //:import codec

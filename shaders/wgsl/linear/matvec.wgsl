@@ -8,6 +8,7 @@
 // Grid: slots / (ROWS · 128 / LANES) in x, continued in y; a column of x in z. Limited by memory: W is read once.
 
 //:option CODEC = codec
+//:option CODED = 0 1
 //:option LANES = 32 128
 //:option NORM = 0 1
 //:option SUBGROUP = 0 8 32
@@ -16,6 +17,7 @@
 //:skip TAIL && (LANES != 32 || SUBGROUP)
 //:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
 //:skip SPARSE && (TAIL || SUBGROUP)
+//:skip CODED
 
 //:import linear/layer
 //:import codec

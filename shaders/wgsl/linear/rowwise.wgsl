@@ -9,6 +9,7 @@
 // Limited by loads at one column (about one gather for 4 words of W), by arithmetic from four columns on.
 
 //:option CODEC = codec
+//:option CODED = 0 1
 //:option SHARE = 1 8
 //:option ROWS = 4 2
 //:option TOKENS = 1 4 8
@@ -21,6 +22,7 @@
 //:skip TAIL && SHARE > 1
 //:skip TAIL && CODEC != f32 && CODEC != f16 && CODEC != bf16 && CODEC != sparse24
 //:skip SPARSE && TAIL
+//:skip CODED
 
 //:import linear/layer
 //:import codec

@@ -1,8 +1,13 @@
 // The planes of NF4 and FP4: 4-bit codes and the largest magnitude of each block, itself quantized to bytes if DOUBLE.
 //:option DOUBLE = 0 1
+//:option CODED = 0 1
 
+//:if CODED
+//:import shared/coded_oct
+//:else
 // [rows, 4*runs] u32, bit-sliced 4-bit codes: word o of a run holds weights 8o..8o+7
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
+//:endif
 
 override BLOCK_RUNS: u32 = 2u; // runs in a block
 

@@ -7,7 +7,7 @@ use crate::codec::{CodecError, CodecRef, Packed, export_ggml, import, parse};
 use crate::format::{Dtype, GgmlType, TensorInfo};
 
 /// Every encoder, and the largest error of a weight it may make, in units of the largest magnitude of its block (of 256).
-const ENCODERS: [(&str, f32); 42] = [
+const ENCODERS: [(&str, f32); 47] = [
     ("f32", 0.0),
     ("f16", 0.0005),
     ("bf16", 0.004),
@@ -51,6 +51,11 @@ const ENCODERS: [(&str, f32); 42] = [
     ("spqr:bits=4,group=32,outliers=0", 0.2),
     ("spqr:bits=4,threshold=0.01", 0.2),
     ("spqr:bits=3,published", 0.3),
+    ("entropy:bf16", 0.004),
+    ("entropy:q8_0", 0.005),
+    ("entropy:q6_k", 0.1),
+    ("entropy:nf4", 0.17),
+    ("entropy:uniform:bits=3,group=64,zero", 0.7),
 ];
 
 fn encoders() -> impl Iterator<Item = (CodecRef, f32)> {

@@ -58,6 +58,13 @@ pub enum Decision {
         /// Lanes whose sums meet by subgroup shuffles: 0 (none), 8 or 32.
         subgroup: u32,
     },
+    /// `linear/coded`: entropy-coded rows, decoded in sequence.
+    Coded {
+        /// Lanes that share rows: 8 or 32; 1 for software adapters.
+        lanes: u32,
+        /// Columns of x that share a decoded weight: 1, with one lane also 4 or 8.
+        tokens: u32,
+    },
     /// `linear/matmul`: tiles in workgroup memory.
     Matmul {
         /// Rows and tokens of a tile: 64 or 128.
@@ -71,6 +78,9 @@ pub enum Decision {
 const MATVEC_TOKENS: u32 = 4;
 /// Columns for every kept weight from which on [`Decision::Walk`] is faster.
 const WALK: usize = 8;
+
+/// Columns up to which a software adapter decodes an entropy-coded matrix again for every eight of them.
+const EXPAND_TOKENS_CPU: u32 = 16;
 
 impl Decision {
     /// The variant to use.
@@ -103,6 +113,34 @@ impl Decision {
         }
         let large = tokens > 64 && rows >= 1024 && !shape.tail();
         Self::Matmul { tile: if large { 128 } else { 64 }, f16: device.f16 && !shape.tail() }
+    }
+
+    /// The variant to use for an entropy-coded matrix: for few columns one that decodes where it multiplies, for many one that
+    /// reads it expanded, unless it is too large for that.
+    pub fn choose_coded(device: Device, shape: Shape, expands: bool) -> Self {
+        let Shape { tokens, cols, .. } = shape;
+        let few = if device.cpu { EXPAND_TOKENS_CPU } else { MATVEC_TOKENS };
+        if tokens > few && expands {
+            return Self::choose(device, shape);
+        }
+        match (device.cpu, tokens) {
+            (true, 1) => Self::Coded { lanes: 1, tokens: 1 },
+            (true, 2..=4) => Self::Coded { lanes: 1, tokens: 4 },
+            (true, _) => Self::Coded { lanes: 1, tokens: 8 },
+            // No more lanes than a row has chunks, as far as there is a choice.
+            (false, _) => Self::Coded { lanes: if cols > 24 * 128 { 32 } else { 8 }, tokens: 1 },
+        }
+    }
+
+    /// [`Decision::all`] for an entropy-coded matrix.
+    pub fn all_coded(device: Device, shape: Shape) -> Vec<Self> {
+        let mut all = Self::all(device, shape);
+        for (lanes, tokens) in [(1, 1), (1, 4), (1, 8), (8, 1), (32, 1)] {
+            if tokens == 1 || !(shape.tokens == 1 || shape.norm) {
+                all.push(Self::Coded { lanes, tokens });
+            }
+        }
+        all
     }
 
     /// Every variant that computes this shape on this adapter: for tests and benchmarks.
@@ -140,7 +178,7 @@ impl Decision {
             Self::Rowwise { share: true, tokens } if sparsity.block_rows == 16 => {
                 Self::Rowwise { share: false, tokens: tokens.min(4) }
             }
-            Self::Rowwise { .. } | Self::Walk => self,
+            Self::Rowwise { .. } | Self::Walk | Self::Coded { .. } => self,
             Self::Matvec { lanes, .. } => Self::Matvec { lanes, subgroup: 0 },
             Self::Matmul { f16, .. } => Self::Matmul { tile: 64, f16 },
         }
@@ -149,7 +187,7 @@ impl Decision {
     /// Columns of x that one workgroup computes.
     pub fn tokens(&self) -> u32 {
         match *self {
-            Self::Rowwise { tokens, .. } => tokens,
+            Self::Rowwise { tokens, .. } | Self::Coded { tokens, .. } => tokens,
             Self::Walk | Self::Matvec { .. } => 1,
             Self::Matmul { tile, .. } => tile,
         }
@@ -161,6 +199,8 @@ impl Decision {
             Self::Rowwise { share, .. } => 16 * rows_of_a_lane(share),
             Self::Walk => 32,
             Self::Matvec { lanes, .. } => 4 * 128 / lanes,
+            Self::Coded { lanes: 1, .. } => 2 * 16,
+            Self::Coded { lanes, .. } => 2 * 128 / lanes,
             Self::Matmul { tile, .. } => tile,
         }
     }

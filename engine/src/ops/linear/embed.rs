@@ -76,7 +76,7 @@ pub fn embed(
                 sparse: table.sparse_params(),
             };
             let mut bindings = vec![("tokens", ids.into()), ("y", y.buffer.into())];
-            bindings.extend(table.planes(chunk).map(|(name, plane)| (name, plane.into())));
+            bindings.extend(table.bindings(&chunk.planes).map(|(name, plane)| (name, plane.into())));
             rec.dispatch(&kernel, &bindings, &params, [(table.runs() * 4).div_ceil(64), count, 1])?;
         }
     }

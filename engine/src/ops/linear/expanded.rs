@@ -198,7 +198,7 @@ impl Expanded {
             let buffer = rec.gpu().scratch("expanded weights", u64::from(chunk.outputs) * spans.output_bytes())?;
             let fills = spans.fills(&(chunk.output0..chunk.output0 + chunk.outputs));
             Filling { buffer: buffer.clone(), fills }.record(rec, &self.stream)?;
-            let window = Chunk { planes: vec![buffer.clone()], ..*chunk };
+            let window = Chunk { planes: vec![buffer.clone()], factor: None, ..*chunk };
             forward_with(rec, decision, &spans.linear(vec![window], 0, None), tokens, x, y, epilogue)?;
             last = Some(buffer);
         }

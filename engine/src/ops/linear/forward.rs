@@ -1,8 +1,10 @@
 //! Records a linear layer: checks shapes, splits work, binds and dispatches.
 
 use super::decision::rows_of_a_lane;
+use super::expand::expand;
 use super::low_rank::Input;
-use super::{Chunk, Decision, Device, Linear, Rows, Shape, check_size};
+use super::{Chunk, Decision, Device, Linear, Rows, Shape, binding_limit, check_size, options_of};
+use crate::codec::Codec;
 use crate::gpu::{Buffer, OptionValue, Recorder};
 use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
@@ -102,7 +104,11 @@ pub fn forward(
     epilogue: &Epilogue,
 ) -> Result<(), OpsError> {
     let shape = Shape { tokens, rows: linear.rows(), cols: linear.cols(), norm: epilogue.norm.is_some() };
-    let decision = Decision::choose(Device::of(rec.gpu()), shape);
+    let device = Device::of(rec.gpu());
+    let decision = match linear.codec.coded() {
+        Some(_) => Decision::choose_coded(device, shape, linear.expands(binding_limit(rec.gpu()))),
+        None => Decision::choose(device, shape),
+    };
     forward_with(rec, decision, linear, tokens, x, y, epilogue)
 }
 
@@ -151,7 +157,11 @@ fn run(
         return Ok(());
     }
     let decision = match &linear.sparsity {
-        Some(sparsity) => decision.for_sparse(sparsity, linear.cols),
+        Some(sparsity) => match decision.for_sparse(sparsity, linear.cols) {
+            // It has no second factor.
+            Decision::Walk if linear.low_rank.is_some() => decision,
+            decision => decision,
+        },
         None => decision,
     };
     check(decision, linear, tokens, x, y, epilogue)?;
@@ -192,7 +202,18 @@ fn run(
             x = Rows::new(t, 0);
         }
         for chunk in &linear.chunks {
-            dispatch(rec, decision, linear, chunk, count, x, y.skip(first), &epilogue, raw, input.as_ref())?;
+            let (y, input) = (y.skip(first), input.as_ref());
+            match linear.codec.coded().filter(|_| !matches!(decision, Decision::Coded { .. })) {
+                Some((base, symbols)) => {
+                    let planes = expand(rec, linear, chunk, symbols)?;
+                    let weights = Weights { codec: &**base, planes: &planes };
+                    dispatch(rec, decision, linear, chunk, weights, count, x, y, &epilogue, raw, input)?;
+                }
+                None => {
+                    let weights = Weights { codec: &*linear.codec, planes: &chunk.planes };
+                    dispatch(rec, decision, linear, chunk, weights, count, x, y, &epilogue, raw, input)?;
+                }
+            }
         }
         rec.work(flops_per_token * u64::from(count))?;
         first += count;
@@ -218,7 +239,13 @@ fn check(d: Decision, linear: &Linear, tokens: u32, x: Rows, y: Rows, epilogue: 
     }
     if let Some(norm) = epilogue.norm {
         check_size("linear", "norm_weight", norm.weight, linear.cols.into())?;
-        if !matches!(d, Decision::Rowwise { tokens: 1, .. } | Decision::Walk | Decision::Matvec { .. }) {
+        if !matches!(
+            d,
+            Decision::Rowwise { tokens: 1, .. }
+                | Decision::Coded { tokens: 1, .. }
+                | Decision::Walk
+                | Decision::Matvec { .. }
+        ) {
             return fail(format!("{tokens} tokens: a norm fuses with single columns only"));
         }
     }
@@ -240,8 +267,17 @@ fn kernel_of(d: Decision, norm: bool, tail: bool) -> (&'static str, Vec<(&'stati
         Decision::Matvec { lanes, subgroup } => {
             ("linear/matvec", [("LANES", lanes.into()), ("SUBGROUP", subgroup.into()), norm, tail].into())
         }
+        Decision::Coded { lanes, tokens } => {
+            ("linear/coded", [("LANES", lanes.into()), ("TOKENS", tokens.into()), norm, tail].into())
+        }
         Decision::Matmul { tile, f16 } => ("linear/matmul", [("TILE", tile.into()), ("F16", f16.into()), tail].into()),
     }
+}
+
+/// What a kernel reads weights from.
+struct Weights<'a> {
+    codec: &'a dyn Codec,
+    planes: &'a [Buffer],
 }
 
 fn dispatch(
@@ -249,6 +285,7 @@ fn dispatch(
     decision: Decision,
     linear: &Linear,
     chunk: &Chunk,
+    weights: Weights,
     tokens: u32,
     x: Rows,
     y: Rows,
@@ -259,7 +296,7 @@ fn dispatch(
     let gpu = rec.gpu().clone();
     let alone = input.is_some_and(|input| input.low.alone);
     let (name, mut options) = kernel_of(decision, epilogue.norm.is_some(), linear.has_tail() && !alone);
-    options.extend(linear.codec_options());
+    options.extend(options_of(weights.codec, linear.sparsity.is_some()));
     let kernel = gpu.kernel(name, &options)?;
 
     let none = gpu.none()?;
@@ -325,7 +362,7 @@ fn dispatch(
         Some(norm) => bindings.push(("norm_weight", norm.weight.into())),
         None => bindings.push(("residual", residual.buffer.into())),
     }
-    bindings.extend(linear.planes(chunk).map(|(name, plane)| (name, plane.into())));
+    bindings.extend(linear.bindings(weights.planes).map(|(name, plane)| (name, plane.into())));
     rec.dispatch(&kernel, &bindings, &params, [grid, groups.div_ceil(grid), tokens.div_ceil(decision.tokens())])?;
     Ok(())
 }

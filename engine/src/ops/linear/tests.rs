@@ -74,6 +74,44 @@ fn a_split_layer_computes_what_the_whole_one_does() {
     });
 }
 
+/// How long the parts become is known only when they are cut.
+#[test]
+fn planes_of_variable_length_are_split() {
+    pollster::block_on(async {
+        let gpu = Gpu::new(GpuOptions::from_env().unwrap()).await.unwrap();
+        let (rows, cols, tokens) = (602u32, 160u32, 2u32);
+        // The last rows have more in them than the first.
+        let weights =
+            |i: u32| if i < 450 * cols { 0.5 } else { (i.wrapping_mul(2654435761) % 1999) as f32 / 1000.0 - 1.0 };
+        let weights: Vec<f32> = (0..rows * cols).map(weights).collect();
+        let floats: Vec<f32> = (0..tokens * cols).map(|i| (i % 23) as f32 / 10.0 - 1.0).collect();
+        let x = gpu.upload("x", &floats, Purpose::Activations).unwrap();
+        for recipe in ["entropy:bf16", "entropy:uniform:bits=8,group=32"] {
+            let packed = codec::parse(recipe).unwrap().encode(&weights, rows as usize, cols as usize).unwrap();
+            let longest = packed.planes.iter().map(|plane| 4 * plane.data.len() as u64).max().unwrap();
+            for gated in [false, true] {
+                let outputs = if gated { rows / 2 } else { rows };
+                let mut results = Vec::new();
+                for limit in [1 << 20, longest / 2] {
+                    let linear = Linear::upload_split(&gpu, &packed, "w", gated, limit).unwrap();
+                    assert_eq!(linear.chunks() > 1, limit < longest, "{recipe}, gated: {gated}");
+                    let largest = linear.chunks.iter().flat_map(|chunk| &chunk.planes).map(Buffer::size).max();
+                    assert!(largest <= Some(limit));
+                    let y = gpu.upload("y", &vec![0f32; (tokens * outputs) as usize], Purpose::Activations).unwrap();
+                    let mut rec = gpu.record();
+                    let epilogue = Epilogue { activation: Some(Activation::Silu), ..Epilogue::default() };
+                    forward(&mut rec, &linear, tokens, Rows::new(&x, cols), Rows::new(&y, outputs), &epilogue).unwrap();
+                    rec.submit().unwrap();
+                    results.push(gpu.read::<f32>(&y, 0, u64::from(tokens * outputs)).await.unwrap());
+                }
+                assert_eq!(results[0], results[1], "{recipe}, gated: {gated}");
+            }
+            let limit = 4 * u64::from(cols);
+            assert!(Linear::upload_split(&gpu, &packed, "w", false, limit / 8).is_err(), "not even one row fits");
+        }
+    });
+}
+
 #[test]
 fn a_split_table_embeds_every_row() {
     pollster::block_on(async {

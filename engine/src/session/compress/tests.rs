@@ -134,7 +134,14 @@ fn gguf_loads_back_identically_and_says_what_fell_back() {
 
 #[test]
 fn safetensors_carries_the_whole_model_and_loads_back_identically() {
-    let own = ["nf4:block=32", "fp4:block=32,double=off", "uniform:bits=3,group=32", "uniform:bits=5,group=16,zero"];
+    let own = [
+        "nf4:block=32",
+        "fp4:block=32,double=off",
+        "uniform:bits=3,group=32",
+        "uniform:bits=5,group=16,zero",
+        "entropy:bf16",
+        "entropy:uniform:bits=4,group=32",
+    ];
     for (recipe, narrow) in own.into_iter().map(|recipe| (recipe, recipe)).chain(GGML) {
         for model in [gguf(), hugging_face()] {
             let (weights, back, _folder) = compressed(&model, recipe, "m.safetensors");

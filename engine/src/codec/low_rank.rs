@@ -213,6 +213,14 @@ impl Codec for LowRank {
         self.base.as_ref().map_or_else(Vec::new, |base| base.defines())
     }
 
+    fn sparsity(&self, cols: usize) -> Option<Sparsity> {
+        self.base.as_ref().and_then(|base| base.sparsity(cols))
+    }
+
+    fn coded(&self) -> Option<(&CodecRef, Symbols)> {
+        self.base.as_ref().and_then(|base| base.coded())
+    }
+
     fn block_len(&self) -> usize {
         let (base, factors) = (self.base.as_ref().map_or(1, |base| base.block_len()), self.factors.codec().block_len());
         // Both are powers of two.

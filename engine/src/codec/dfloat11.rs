@@ -69,7 +69,7 @@ impl DFloat11 {
         Ok(group)
     }
 
-    fn refusal(self, why: Refused, weights: &[u16], rows: usize, cols: usize) -> CodecError {
+    fn refusal(self, why: Refused, weights: &[u16], _rows: usize, cols: usize) -> CodecError {
         match why {
             Refused::Exponent { at } => {
                 let value = weights.get(at).map_or(f32::NAN, |w| bf16::from_bits(*w).to_f32());

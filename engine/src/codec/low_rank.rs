@@ -25,7 +25,9 @@ use self::factor::Weighing;
 use self::rows::{Factors, HEAD};
 use super::rows::{check_weights, for_each_chunk};
 use super::spec::Options;
-use super::{Calibrates, Calibration, Codec, CodecError, CodecRef, LowRankParts, Packed, Plane, PlaneLayout};
+use super::{
+    Calibrates, Calibration, Codec, CodecError, CodecRef, LowRankParts, Packed, Plane, PlaneLayout, Sparsity, Symbols,
+};
 
 /// The largest rank.
 const MAX_RANK: usize = 4096;

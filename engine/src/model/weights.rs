@@ -19,7 +19,7 @@ use crate::codec::dfloat11::DFloat11;
 use crate::codec::{Calibrates, Calibration, Choice, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
 use crate::format::{Checkpoint, Dtype, decode_f32};
 
-pub use grouped::Wanted;
+pub use grouped::Place;
 pub use rotated::{ROTATION_KEY, Rotated, rotation_of};
 
 /// Statistics of the inputs of matrices, by role and layer. Matrices with the same input share them.

@@ -7,7 +7,7 @@ use crate::codec::dfloat11::{Group, bf16_bits};
 use crate::codec::{Packed, RUN};
 
 /// A matrix that is wanted: its role, rows and columns.
-pub type Wanted = (Role, u32, u32);
+pub type Place = (Role, u32, u32);
 
 impl Weights {
     /// The group of all of these matrices, with the number of each one's first weight; `None` if one of them is to be in another form,
@@ -15,8 +15,8 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::matrix`].
-    pub fn group(&mut self, layer: u32, wanted: &[Wanted]) -> Result<Option<(Group, Vec<u32>)>, ModelError> {
-        let fits = |&(role, _, cols): &Wanted| {
+    pub fn group(&mut self, layer: u32, wanted: &[Place]) -> Result<Option<(Group, Vec<u32>)>, ModelError> {
+        let fits = |&(role, _, cols): &Place| {
             self.expanded_bytes(role, layer) > 0 && (cols as usize).is_multiple_of(RUN) && cols > 0
         };
         if wanted.is_empty() || !wanted.iter().all(fits) {
@@ -67,7 +67,7 @@ impl Weights {
     }
 
     /// The group that the file has of these matrices.
-    fn stored_group(&mut self, layer: u32, wanted: &[Wanted]) -> Result<Option<(Group, Vec<u32>)>, ModelError> {
+    fn stored_group(&mut self, layer: u32, wanted: &[Place]) -> Result<Option<(Group, Vec<u32>)>, ModelError> {
         if self.basis.is_some() {
             return Ok(None);
         }

@@ -126,6 +126,8 @@ impl Spans<'_> {
             cols: self.cols,
             gated: self.gated,
             chunks,
+            sparsity: None,
+            low_rank: None,
             expanded,
             bytes,
         }
@@ -141,7 +143,7 @@ impl Linear {
         let parts = spans.parts(binding_limit(gpu).min(WINDOW.max(spans.output_bytes())))?;
         let chunk = |outputs: Range<u32>| {
             let (output0, outputs) = (outputs.start, outputs.end - outputs.start);
-            Chunk { output0, outputs, planes: Vec::new() }
+            Chunk { output0, outputs, planes: Vec::new(), factor: None }
         };
         let expanded = Expanded { stream: stream.clone(), spans: spans.spans.to_vec() };
         Ok(spans.linear(parts.into_iter().map(chunk).collect(), stream.bytes(), Some(expanded)))
@@ -162,7 +164,7 @@ impl Linear {
             let count = outputs.end - outputs.start;
             let buffer = buffer(number, u64::from(count) * spans.output_bytes())?;
             fillings.push(Filling { buffer: buffer.clone(), fills: spans.fills(&outputs) });
-            chunks.push(Chunk { output0: outputs.start, outputs: count, planes: vec![buffer] });
+            chunks.push(Chunk { output0: outputs.start, outputs: count, planes: vec![buffer], factor: None });
         }
         Ok((spans.linear(chunks, 0, None), fillings))
     }

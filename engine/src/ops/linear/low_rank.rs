@@ -123,7 +123,9 @@ fn without_weights(
         cols,
         gated,
         chunks: chunks.collect(),
+        sparsity: None,
         low_rank: None,
+        expanded: None,
         bytes: 0,
     })
 }

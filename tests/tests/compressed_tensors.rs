@@ -42,11 +42,11 @@ fn masks_and_values_are_read_to_the_bit() {
 fn sparse_checkpoints_run_as_their_dense_twin_does() {
     let ids: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % 128).collect();
     for gpu in gpus() {
-        let expected = logits(&load(&gpu, &open("masked"), 32), &ids, 32, &[24]);
-        for folder in ["bitmask", "bitmask24"] {
-            for pieces in [&[24][..], &[1]] {
-                let found = logits(&load(&gpu, &open(folder), 32), &ids, 32, pieces);
-                assert!(worst(&found, &expected) < 1e-5, "{folder} in pieces of {pieces:?} on {}", gpu.name());
+        for pieces in [&[24][..], &[1]] {
+            let expected = logits(&load(&gpu, &open("masked"), 32), &ids, 32, pieces);
+            for folder in ["bitmask", "bitmask24"] {
+                let worst = worst(&logits(&load(&gpu, &open(folder), 32), &ids, 32, pieces), &expected);
+                assert!(worst < 1e-4, "{folder} in pieces of {pieces:?} on {}: {worst}", gpu.name());
             }
         }
     }

@@ -159,7 +159,11 @@ fn main(
     if (in_blocks()) {
         // The norm is of all columns.
         squares = vec4<f32>();
+//:if SHARE > 1
+        for (var k4 = lane & 7u; k4 < p.runs * 8u; k4 += 8u) {
+//:else
         for (var k4 = 0u; k4 < p.runs * 8u; k4++) {
+//:endif
             let v = x_at(t0, k4);
             squares = fma(v, v, squares);
         }

@@ -32,6 +32,8 @@ fn tensors(list: &mut PackedList) -> (Vec<TensorInfo>, Vec<Vec<u8>>) {
         ("b", "q4_k", 2, 256),
         ("c", "entropy:bf16", 3, 37),
         ("d", "entropy:uniform:bits=4,group=32", 2, 160),
+        ("e", "spqr:outliers=5", 20, 64),
+        ("f", "spqr:outliers=5,published", 17, 32),
     ] {
         let codec = codec::parse(codec).expect("a codec's spelling");
         let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32).sin()).collect();

@@ -75,7 +75,8 @@ fn masked(checkpoint: &Checkpoint, config: &Config, gates: &Gates) -> Checkpoint
 fn loaded(gpu: &Gpu, checkpoint: &Checkpoint) -> (Decoder, u64) {
     let config = Config::read(checkpoint).unwrap();
     let weights = Weights::new(checkpoint, &config, None, None).unwrap();
-    let loading = Decoder::load(gpu, config, weights, checkpoint.name(), 64, &Monitor::none());
+    let monitor = Monitor::none();
+    let loading = Decoder::load(gpu, config, weights, checkpoint.name(), 64, &monitor);
     let (decoder, weights) = pollster::block_on(loading).unwrap();
     let count = weights.reports().iter().map(|r| (r.shape[0] * r.shape[1]) as u64).sum();
     (decoder, count)
@@ -135,7 +136,7 @@ fn gates_that_no_kernel_covers_are_refused() {
     assert!(says(&|g| g.layers[1].heads.fill(false)).contains("nothing left"));
     assert!(says(&|g| g.layers[1].ffn[3] = false).contains("no multiple of 4"));
     assert!(says(&|g| drop(g.layers.pop())).contains("those of another model"));
-    assert!(says(&|g| drop(g.layers[0].ffn.pop())).contains("those of another model"));
+    assert!(says(&|g| g.layers[0].ffn.truncate(3)).contains("those of another model"));
     let encoder = open("bert", "config.json");
     let gates = Gates { hidden: None, layers: Vec::new() };
     assert!(slice(&encoder, &gates, &Monitor::none()).unwrap_err().to_string().contains("it is an encoder"));
@@ -157,6 +158,7 @@ fn write(source: Source, recipe: &str, rotation: Option<u64>, output: &Path) -> 
         source,
         recipe: session::Recipe::Codec(recipe.into()),
         rotation: rotation.map(|seed| Rotation { seed }),
+        calibration: session::Calibration::default(),
         output: output.to_owned(),
     }));
     match events.iter().find(EventKind::is_last).unwrap() {
@@ -178,7 +180,9 @@ fn a_written_file_is_smaller_and_computes_the_same() {
         ("gguf", Source::Files(vec![("m.gguf".into(), gguf)]), Converted::of("llama").open()),
     ] {
         let ids: Vec<u32> = (0..30).map(|i| (i * 37 + 5) % 128).collect();
-        for (codec, rotation) in [("f32", None), ("q8_0", None), ("f32", Some(7))] {
+        // The GGUF of the test says nowhere how many tokens there are but in a plain embedding table.
+        let quantized = if name == "gguf" { "f16" } else { "q8_0" };
+        for (codec, rotation) in [("f32", None), (quantized, None), ("f32", Some(7))] {
             let recipe = format!("prune:heads=50,ffn=50,align=4+{codec}");
             let output = folder.path().join(format!("{name}-{codec}-{}.safetensors", rotation.is_some()));
             write(source.clone(), &recipe, rotation, &output).unwrap();
@@ -192,10 +196,11 @@ fn a_written_file_is_smaller_and_computes_the_same() {
             assert!(config.layer_shapes().all(|shape| shape.intermediate == 32), "{:?}", config.shapes);
             assert_eq!(config.layer_shapes().map(|shape| shape.kv_heads).sum::<u32>(), 2);
             let weights = Weights::new(&small, &config, Some(recipe), None).unwrap();
-            let loading = Decoder::load(gpu, config, weights, "small", 64, &Monitor::none());
+            let monitor = Monitor::none();
+            let loading = Decoder::load(gpu, config, weights, "small", 64, &monitor);
             let expected = logits(&pollster::block_on(loading).unwrap().0, &ids, 64, &[30]);
             assert_eq!(worst(&logits(&load(gpu, &written, 64), &ids, 64, &[30]), &expected), 0.0, "{name} {codec}");
-            if codec == "q8_0" {
+            if codec != "f32" {
                 assert!(std::fs::metadata(&output).unwrap().len() < std::fs::metadata(&whole).unwrap().len());
             }
         }
@@ -255,7 +260,8 @@ fn shapes_that_lie_are_refused() {
         let config = Config::read(&small).unwrap();
         let weights = Weights::new(&small, &config, None, None).unwrap();
         weights.pairs(0, &config.shape(0)).map(|_| ()).and_then(|()| {
-            let loading = Decoder::load(gpu, config, weights, "lie", 64, &Monitor::none());
+            let monitor = Monitor::none();
+            let loading = Decoder::load(gpu, config, weights, "lie", 64, &monitor);
             pollster::block_on(loading).map(|_| ())
         })
     };

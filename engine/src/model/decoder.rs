@@ -506,7 +506,7 @@ impl Layer {
         tokens: u32,
     ) -> Result<Rows<'a>, ModelError> {
         let (s, cols) = (&self.shape, self.shape.o_width(c.head_dim));
-        if cols == s.heads * s.cache_dim() {
+        if s.v_dim == s.cache_dim() && cols == s.heads * s.v_dim {
             return Ok(Rows::new(&work.attended, cols));
         }
         let shape = Compact { tokens, heads: s.heads, head_dim: s.cache_dim(), v_dim: s.v_dim, cols };

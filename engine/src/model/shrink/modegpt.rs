@@ -174,6 +174,7 @@ pub struct Nystrom {
 /// # Errors
 /// Moments that have no Cholesky factor, e.g. because they are not finite.
 pub fn nystrom(c: &Mat<f64>, keep: usize, ridge: f64) -> Result<Nystrom, String> {
+    check_finite(c)?;
     let n = c.nrows();
     let mean = (0..n).map(|i| c[(i, i)]).sum::<f64>() / n.max(1) as f64;
     let scores: Vec<f64> = if keep >= n {
@@ -208,6 +209,12 @@ fn solve(c: &Mat<f64>, ridge: f64, b: &Mat<f64>) -> Result<Mat<f64>, String> {
         jitter *= 100.0;
     }
     Err("its second moments have no Cholesky factor: they are not finite, or of too few tokens".into())
+}
+
+/// Refuses numbers that decompositions would loop over or spread.
+fn check_finite(m: &Mat<f64>) -> Result<(), String> {
+    let finite = (0..m.ncols()).all(|j| (0..m.nrows()).all(|i| m[(i, j)].is_finite()));
+    if finite { Ok(()) } else { Err("numbers that are not finite".into()) }
 }
 
 /// Second moments in f64.
@@ -300,6 +307,8 @@ pub struct ValueBasis {
 /// # Errors
 /// Numbers that are not finite.
 pub fn value_basis(values: &Mat<f64>, readers: &Mat<f64>, rank: usize) -> Result<ValueBasis, String> {
+    check_finite(values)?;
+    check_finite(readers)?;
     let n = values.nrows();
     let (g, t) = eigen(values)?;
     let s: Vec<f64> = g.iter().map(|g| g.max(0.0).sqrt()).collect();

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use anyhow::{Result, bail, ensure};
 use tersor_engine::session::{Command, Compare, Report, Rotation, cubic};
 
-use super::{Context, TextArgs, out, recipe};
+use super::{CalibrationArgs, Context, TextArgs, out, recipe};
 use crate::report;
 
 /// What stands for the share, in percent, in a recipe.
@@ -38,6 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "SEED")]
     rotate: Option<u64>,
     #[command(flatten)]
+    calibration: CalibrationArgs,
+    #[command(flatten)]
     text: TextArgs,
 }
 
@@ -46,6 +48,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         recipes: recipes(args)?.iter().map(|r| recipe(r)).collect::<Result<_>>()?,
         dense: args.dense.clone(),
         rotation: args.rotate.map(|seed| Rotation { seed }),
+        calibration: args.calibration.read()?,
+        attention: Vec::new(),
         text: args.text.read()?,
         context: args.text.context,
         windows: args.text.windows(),

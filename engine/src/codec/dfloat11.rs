@@ -52,7 +52,7 @@ impl DFloat11 {
             return Err(CodecError::Shape { codec: self.name(), len: weights.len(), rows, cols });
         }
         super::rows::check_cols(&self, cols)?;
-        let group = Group::encode(weights).map_err(|why| self.refusal(why, weights, rows, cols))?;
+        let group = Group::encode(weights).map_err(|why| self.refusal(why, weights, cols))?;
         let plane = Plane::of(PlaneLayout::VARIABLE, to_words(&group));
         Ok(Packed { codec: Arc::new(self), rows, cols, planes: vec![plane] })
     }
@@ -69,7 +69,7 @@ impl DFloat11 {
         Ok(group)
     }
 
-    fn refusal(self, why: Refused, weights: &[u16], _rows: usize, cols: usize) -> CodecError {
+    fn refusal(self, why: Refused, weights: &[u16], cols: usize) -> CodecError {
         match why {
             Refused::Exponent { at } => {
                 let value = weights.get(at).map_or(f32::NAN, |w| bf16::from_bits(*w).to_f32());

@@ -25,6 +25,8 @@ use crate::progress::{Cancelled, Monitor, Unit};
 pub(super) enum CompressError {
     #[error("{output} has neither the ending .gguf nor .safetensors: name the file by the format it is to have")]
     Ending { output: String },
+    #[error("{output} is a folder with files in it: name a new one")]
+    Occupied { output: String },
     #[error("{output} is part of the model that is read: choose another name")]
     Overwrites { output: String },
     #[error("{codec} (for {tensor}) is no type of GGUF: write .safetensors, or choose a recipe of ggml's types")]

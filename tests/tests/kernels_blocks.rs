@@ -4,12 +4,14 @@
 use tersor_engine::gpu::{Buffer, Gpu, Purpose};
 use tersor_engine::ops::Variant;
 use tersor_engine::ops::attention::blocks::{self, Blocks, Mask, Out};
+use tersor_engine::ops::attention::gilbert::{self, Reorder};
 use tersor_engine::ops::attention::masks::{self, Adaptive};
 use tersor_engine::ops::attention::pooled::{self, Part};
 use tersor_engine::ops::attention::{self, Attention, HEAD_DIMS};
 use tersor_engine::ops::rope::{KvCache, KvFormat};
 use tersor_engine::reference::blocks::{self as twin, Attended, Cache, NOTHING};
 use tersor_engine::reference::nmse;
+use tersor_tests::golden::Tensors;
 use tersor_tests::kernel::{Guarded, Random, gpus, upload};
 
 /// f32 throughout: relative error about 1e-6, squared.
@@ -491,4 +493,72 @@ fn impossible_blocks_are_refused() {
     let many = Blocks { kv_len: 5000, q_block: 16, k_block: 4, ..good };
     assert!(choose(many, Adaptive { samples: 4, ..Adaptive::CAUSAL }).contains("1250 key blocks"));
     assert!(masks::window(&mut gpu.record(), &good, 0, 0).unwrap_err().to_string().contains("nothing"));
+}
+
+/// Against numpy: masks by sampled scores, attention over them with its log-sums, and the merge with a coarse view.
+#[test]
+fn adaptive_attention_is_the_references() {
+    let golden = Tensors::open("attention/golden.safetensors");
+    let [q, k, v] = ["q", "k", "v"].map(|name| golden.f32s(&format!("asa.{name}")));
+    let floats = |name: &str| golden.f32s(name).into_iter().map(f64::from).collect::<Vec<f64>>();
+    let s = Adaptive { samples: 8, mass: 0.7, min_ratio: 0.1, max_ratio: 0.5, ..Adaptive::VIDEO };
+    let expected: Vec<bool> = golden.u32s("asa.mask").into_iter().map(|kept| kept == 1).collect();
+    for gpu in gpus() {
+        for variant in VARIANTS {
+            let a = Attention { variant, causal: false, ..Attention::causal(2, 2, 32) };
+            let b = Blocks::square(300, 0, 300, 32);
+            let input = Input::of(&gpu, a, b, KvFormat::F32, [q.clone(), k.clone(), v.clone()]);
+            let offsets = gpu.upload("offsets", &golden.u32s("asa.offsets"), Purpose::Activations).unwrap();
+            let mut rec = gpu.record();
+            let mask = masks::adaptive(&mut rec, &a, &b, &s, upload(&gpu, &q), &input.cache, &offsets).unwrap();
+            rec.submit().unwrap();
+            let bits: Vec<u32> = pollster::block_on(gpu.read(&mask.bits, 0, 2 * 10)).unwrap();
+            let found: Vec<bool> = bits.iter().flat_map(|row| (0..10).map(move |j| row >> j & 1 == 1)).collect();
+            assert_eq!(found, expected, "{variant:?}");
+            let (o, lse, executed) = input.run(&gpu, &mask);
+            assert!(nmse(&o, &floats("asa.out")) < BOUND);
+            check_lse(&lse, &floats("asa.lse"), "golden");
+            assert_eq!(executed, expected.iter().filter(|kept| **kept).count() as u64);
+            assert!(nmse(&with_coarse_view(&gpu, &input, &mask, Some(30)), &floats("asa.merged")) < BOUND);
+        }
+    }
+}
+
+/// Tokens of a video go on the curve and come back; queries as one matrix, a cache as one for every head.
+#[test]
+fn tokens_are_reordered_and_put_back() {
+    let mut random = Random::new(12);
+    for gpu in gpus() {
+        let order = gilbert::order(5, 7, 3).unwrap();
+        let put = |order: &[u32]| gpu.upload("order", order, Purpose::Activations).unwrap();
+        let (there, back) = (put(&order), put(&gilbert::inverse(&order)));
+        for (batch, cols, x_rows, y_rows) in [(1, 24, 105, 105), (3, 16, 110, 107)] {
+            let x = random.normals(batch * x_rows * cols);
+            let shape = |x_rows: usize, y_rows: usize| Reorder {
+                rows: 105,
+                cols: cols as u32,
+                batch: batch as u32,
+                x_rows: x_rows as u32,
+                y_rows: y_rows as u32,
+            };
+            let make =
+                |rows: usize| gpu.storage("rows", 4 * (batch * rows * cols) as u64, Purpose::Activations).unwrap();
+            let (y, z) = (make(y_rows), make(x_rows));
+            let mut rec = gpu.record();
+            gilbert::reorder(&mut rec, &shape(x_rows, y_rows), &there, upload(&gpu, &x), &y).unwrap();
+            gilbert::reorder(&mut rec, &shape(y_rows, x_rows), &back, &y, &z).unwrap();
+            rec.submit().unwrap();
+            let read = |buffer, rows: usize| -> Vec<f32> {
+                pollster::block_on(gpu.read(buffer, 0, (batch * rows * cols) as u64)).unwrap()
+            };
+            let (y, z) = (read(&y, y_rows), read(&z, x_rows));
+            for b in 0..batch {
+                for (place, token) in order.iter().enumerate() {
+                    let row = |x: &[f32], rows: usize, r: usize| x[(b * rows + r) * cols..][..cols].to_vec();
+                    assert_eq!(row(&y, y_rows, place), row(&x, x_rows, *token as usize));
+                    assert_eq!(row(&z, x_rows, place), row(&x, x_rows, place));
+                }
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod gilbert;
+pub mod hashing;
 pub mod masks;
 pub mod pooled;
 

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod blocks;
 pub mod elementwise;
+pub mod hashing;
 pub mod linear;
 pub mod metrics;
 pub mod moments;

@@ -114,7 +114,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var b = 0u; b < 32u; b++) {
             let j = w * 32u + b;
             if (j >= seen.x && j < seen.y) {
-                let whole = block + p.tail >= p.q_blocks && p.tail > 0u || j + p.tail >= p.k_blocks;
+                let whole = block + p.tail >= p.q_blocks || j + p.tail >= p.k_blocks;
                 bits |= select(0u, 1u << b, ranks[j - seen.x] < k || whole);
             }
         }

@@ -2,6 +2,8 @@
 
 mod demo;
 mod packages;
+mod screen;
+mod screenshots;
 mod serve;
 mod shell;
 mod test;
@@ -21,6 +23,7 @@ usage: cargo xtask <command>
                                 format, lints and all tests; --list names further steps (wasm, a second adapter)
   web [--quick] [--serve [PORT]]
                                 the app for browsers, in target/web/dist; --serve serves it on this machine
+  screenshots [--native]        pictures of the app, into docs/screenshots
   help                          this text
 
 Both install what is missing where they may (Debian or Ubuntu as root), else they print the command to type.
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(args.collect()),
         Some("test") => test::run(args.collect()),
         Some("web") => web::main(args.collect()),
+        Some("screenshots") => screenshots::main(args.collect()),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

@@ -84,7 +84,7 @@ struct WebClient {
     taking: Rc<RefCell<HashMap<JobId, String>>>,
     chosen: Rc<RefCell<Vec<web_sys::File>>>,
     /// Kept for as long as the browser may call them.
-    _listeners: [Closure<dyn FnMut(MessageEvent)>; 1],
+    _listener: Closure<dyn FnMut(MessageEvent)>,
     _chosen_listener: Closure<dyn FnMut()>,
 }
 
@@ -121,7 +121,7 @@ impl WebClient {
             next: 1,
             taking: Rc::default(),
             chosen,
-            _listeners: [listener],
+            _listener: listener,
             _chosen_listener: chosen_listener,
         };
         client.post(&ToWorker::Start(options), None);

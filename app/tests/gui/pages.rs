@@ -39,7 +39,8 @@ fn pages() {
 
 #[test]
 fn a_method_is_chosen_from_a_list() {
-    let (mut screen, _) = screen(DESK, Settings::default(), Start { model: Some("tiny".into()), ..Start::default() });
+    let start = Start { model: Some("tiny".into()), dark: Some(false), ..Start::default() };
+    let (mut screen, _) = screen(DESK, Settings::default(), start);
     screen.click("q4_k");
     let mut results = SnapshotResults::new();
     results.add(screen.harness.try_snapshot("method_desk_light"));

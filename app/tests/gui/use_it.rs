@@ -81,7 +81,7 @@ fn a_model_is_chosen_and_compared_with_two_clicks() {
     assert_eq!(state.compare.columns[1].first_difference, None);
     assert!(state.compare.columns[1].divergence().is_some());
     // The text is there for screen readers, too.
-    screen.harness.get_by_label(&ORIGINAL.concat());
+    assert_eq!(screen.harness.get_all_by_label(&ORIGINAL.concat()).count(), 2);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     prompt(ui, state, actions, false);
     ui.add_space(6.0);
     let count = state.compare.columns.len();
-    let height = ui.available_height() - 26.0;
+    let height = (ui.available_height() - 26.0).max(200.0);
     ui.spacing_mut().item_spacing.x = 14.0;
     ui.columns(count, |columns| {
         for (index, ui) in columns.iter_mut().enumerate() {
@@ -168,7 +168,7 @@ fn column(ui: &mut Ui, state: &mut State, index: usize, actions: &mut Vec<Action
             ui.set_min_height(60.0);
             body(ui, column, &prompt);
         } else {
-            let height = ui.available_height() - 2.0;
+            let height = (ui.available_height() - 2.0).max(80.0);
             egui::ScrollArea::vertical()
                 .id_salt(column.slot.0)
                 .auto_shrink(false)

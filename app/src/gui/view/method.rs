@@ -18,7 +18,10 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
     ui.horizontal(|ui| {
         let mut recipe = column.recipe.clone();
         let label = ui.label(RichText::new("Recipe").small().color(p.dim));
-        let edit = egui::TextEdit::singleline(&mut recipe).font(mono(14.0)).desired_width(ui.available_width());
+        let edit = egui::TextEdit::singleline(&mut recipe)
+            .font(mono(14.0))
+            .vertical_align(egui::Align::Center)
+            .desired_width(ui.available_width());
         if ui.add(edit).labelled_by(label.id).changed() {
             actions.push(Action::Change(slot, recipe));
         }
@@ -41,7 +44,8 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
     }
     ui.separator();
     let name = chosen.map(|(method, _)| method.name);
-    egui::ScrollArea::vertical().max_height(320.0).auto_shrink([false, true]).show(ui, |ui| {
+    let height = (ui.ctx().content_rect().height() - 430.0).clamp(180.0, 420.0);
+    egui::ScrollArea::vertical().max_height(height).auto_shrink([false, true]).show(ui, |ui| {
         list(ui, slot, compare, name, room, actions);
     });
 }

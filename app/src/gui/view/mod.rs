@@ -105,10 +105,14 @@ fn notice(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         .corner_radius(8)
         .inner_margin(Margin::symmetric(14, 10));
     frame.show(ui, |ui| {
-        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            if parts::sign_button(ui, parts::Sign::Cross, "Dismiss").clicked() {
-                actions.push(Action::Dismiss);
-            }
+        ui.set_width(ui.available_width());
+        ui.horizontal_top(|ui| {
+            let buttons = if notice.remedy.is_some() { 210.0 } else { 40.0 };
+            let text = (ui.available_width() - buttons).max(120.0);
+            ui.allocate_ui(vec2(text, 0.0), |ui| {
+                ui.set_width(text);
+                ui.add(egui::Label::new(&notice.text).wrap().selectable(true));
+            });
             if let Some((text, remedy)) = notice.remedy
                 && ui.button(text).clicked()
             {
@@ -117,9 +121,9 @@ fn notice(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
                     Remedy::Pick => Action::Pick,
                 });
             }
-            ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                ui.add(egui::Label::new(&notice.text).wrap().selectable(true));
-            });
+            if parts::sign_button(ui, parts::Sign::Cross, "Dismiss").clicked() {
+                actions.push(Action::Dismiss);
+            }
         });
     });
     ui.add_space(12.0);

@@ -30,6 +30,8 @@ async function start() {
   }
   await init({ module_or_path: "tersor_bg.wasm" });
   notice.hidden = true;
+  // Keys work at once.
+  document.getElementById("canvas").focus();
 }
 
 start().catch((error) => explain(`tersor could not start: ${error.message ?? error}`));

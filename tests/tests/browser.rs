@@ -59,7 +59,7 @@ fn natively(recipe: &str) -> Vec<u64> {
     let events = std::sync::Mutex::new(events);
     let session = Session::start(Options::default(), move |event| events.lock().unwrap().send(event).unwrap()).unwrap();
     let (slot, recipe) = (Slot(0), Some(Recipe::Codec(recipe.to_owned())));
-    session.send(Command::Load(Load { slot, source, recipe, rotation: None, context: Some(1024) }));
+    session.send(Command::Load(Load { slot, source, recipe, rotation: None, context: Some(1024), attention: None }));
     let sampling = Sampling { temperature: TEMPERATURE, seed: SEED, ..Sampling::default() };
     let input = Input::Message(PROMPT.to_owned());
     session.send(Command::Generate(Generate { slot, input, sampling, tokens: TOKENS, stop: Vec::new() }));

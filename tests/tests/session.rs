@@ -105,6 +105,7 @@ fn a_text_is_scored_token_by_token() {
         text: Text { name: "text".to_owned(), text: text.clone() },
         context: 301,
         windows: Some(1),
+        attention: None,
     };
     let Report::Evaluate(evaluated) = talk.report(Command::Evaluate(evaluate)) else { panic!() };
     let divergence = evaluated.quality.divergence.unwrap();

@@ -114,6 +114,7 @@ mod tests {
             text,
             context: 2,
             windows: None,
+            attention: None,
         });
         library.resolve(&mut command);
         let Command::Evaluate(command) = command else { panic!() };

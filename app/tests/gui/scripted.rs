@@ -136,7 +136,7 @@ impl Scripted {
                     decode_tokens_per_second: if differs { 164.0 } else { 97.3 },
                     first_token_ms: 41.0,
                 };
-                events.extend(report(Report::Generate(Generated { generation, speed })));
+                events.extend(report(Report::Generate(Generated { generation, speed, attention: None })));
                 events
             }
             Command::Score(command) => report(Report::Score(scores(&command.tokens))),
@@ -350,6 +350,7 @@ fn comparison(command: &session::Compare) -> Comparison {
         speed: None,
         memory: Memory::default(),
         generation: None,
+        attention: None,
     };
     let mut variants = vec![variant("bf16", quality(7.9, None))];
     for recipe in &command.recipes {

@@ -123,7 +123,7 @@ pub fn methods() -> Vec<Method> {
         DESCRIBED.iter().find(|method| method.name == name).copied().unwrap_or(unknown)
     };
     let encodes = |method: &Method| parse(&method.spelling(&[])).is_ok_and(|codec| codec.encodes());
-    names().map(described).filter(encodes).collect()
+    names().codecs.into_iter().map(described).filter(encodes).collect()
 }
 
 const fn plain(name: &'static str, family: Family, what: &'static str) -> Method {

@@ -71,14 +71,9 @@ fn ggml<B: Block>(options: Options) -> Result<CodecRef, CodecError> {
     options.none(Arc::new(Ggml::<B>::new()))
 }
 
-/// The names of all codecs.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    CODECS.iter().map(|(name, _)| *name)
-}
-
 /// The names [`parse`] knows, as messages and help texts list them.
 pub fn valid_codecs() -> String {
-    names().collect::<Vec<_>>().join(", ")
+    CODECS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// The names that recipes may have, by where they stand.

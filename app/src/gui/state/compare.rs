@@ -250,6 +250,7 @@ impl State {
                     recipe: Some(Recipe::Codec(recipe)),
                     rotation: rotate.then_some(Rotation { seed: ROTATION }),
                     context: Some(CONTEXT),
+                    attention: None,
                 };
                 self.jobs.insert(client.send(Command::Load(load)), Purpose::Load(slot, wanted));
             }

@@ -76,6 +76,7 @@ impl State {
             windows: Some(self.settings.windows),
             input: None,
             tokens: 0,
+            attention: Vec::new(),
         };
         self.jobs.insert(client.send(Command::Compare(compare)), Purpose::Measure);
         (self.quality.running, self.quality.progress) = (true, None);

@@ -20,7 +20,7 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
         let label = ui.label(RichText::new("Recipe").small().color(p.dim));
         let edit = egui::TextEdit::singleline(&mut recipe)
             .font(mono(14.0))
-            .vertical_align(egui::Align::Center)
+            .align(egui::Align2::LEFT_CENTER)
             .desired_width(ui.available_width());
         if ui.add(edit).labelled_by(label.id).changed() {
             actions.push(Action::Change(slot, recipe));

@@ -30,6 +30,30 @@ fn a_window_opens_compares_and_closes() {
     assert!(pixels.iter().map(|p| u64::from(*p)).sum::<u64>() / (pixels.len() as u64) < 80, "dark is dark");
 }
 
+/// Pages with the arguments that fill them.
+const PAGES: [(&str, &[&str]); 4] = [
+    ("models", &["--tab", "models"]),
+    ("compare", &["--with", "q4_k", "uniform:bits=2", "--tokens", "160", "--run"]),
+    ("quality", &["--tab", "quality", "--with", "q8_0", "q4_k", "q2_k", "--run"]),
+    ("tensors", &["--tab", "tensors"]),
+];
+/// A desk in dark, a phone in light.
+const LOOKS: [(&str, &str, &str); 2] = [("desk", "1280x800", "dark"), ("phone", "390x844", "light")];
+
+/// No test of anything but that it works: the pictures of `docs/screenshots`, for `cargo xtask screenshots`.
+#[test]
+#[ignore = "draws pictures for documents: cargo xtask screenshots"]
+fn pictures_for_documents() {
+    let folder = std::env::var_os("TERSOR_SCREENSHOTS").expect("TERSOR_SCREENSHOTS names the folder for the pictures");
+    for (page, args) in PAGES {
+        for (place, size, theme) in LOOKS {
+            let picture = std::path::Path::new(&folder).join(format!("{page}_{place}.png"));
+            let mut app = tersor(&["tiny", "--size", size, "--theme", theme]);
+            assert!(app.args(args).arg("--picture").arg(&picture).status().unwrap().success(), "{page}");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_screen_it_says_so() {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, command, root, run};
+use crate::shell::{cargo, root, run};
 use crate::{screen, test, vulkan, web};
 
 const HELP: &str = "\
@@ -10,17 +10,6 @@ usage: cargo xtask screenshots [--native]
 
 Writes docs/screenshots/*.png: every page of the app in a window, and the Compare page in a browser (not with --native).
 ";
-
-/// Pages with the arguments that fill them.
-const PAGES: [(&str, &[&str]); 4] = [
-    ("models", &["--tab", "models"]),
-    ("compare", &["--tab", "compare", "--with", "q4_k", "uniform:bits=2", "--tokens", "160", "--run"]),
-    ("quality", &["--tab", "quality", "--with", "q8_0", "q4_k", "q2_k", "--run"]),
-    ("tensors", &["--tab", "tensors"]),
-];
-
-/// A desk in dark, a phone in light: each page once in either.
-const LOOKS: [(&str, &str, &str); 2] = [("desk", "1280x800", "dark"), ("phone", "390x844", "light")];
 
 /// Reads the arguments.
 pub fn main(args: Vec<String>) -> Result<()> {
@@ -38,16 +27,9 @@ pub fn main(args: Vec<String>) -> Result<()> {
     vulkan::ensure_driver()?;
     // A screen in memory even on a desktop: a window that is drawn over would be in the pictures.
     let screen = screen::memory()?;
-    run(cargo().args(["build", "--locked", "-p", "tersor"]))?;
-    let tersor = root().join("target/debug").join(format!("tersor{}", std::env::consts::EXE_SUFFIX));
-    for (page, args) in PAGES {
-        for (place, size, theme) in LOOKS {
-            let picture = folder.join(format!("{page}_{place}.png"));
-            let mut app = command(&tersor);
-            app.args(["app", "tiny", "--size", size, "--theme", theme, "--picture"]).arg(picture).args(args);
-            run(screen.show_on(&mut app))?;
-        }
-    }
+    let mut test = cargo();
+    test.args(["test", "--locked", "--workspace", "--test", "window", "--", "--ignored", "pictures_for_documents"]);
+    run(screen.show_on(test.env("TERSOR_SCREENSHOTS", &folder)))?;
     if !native {
         let page = web::build(web::Profile::Quick)?;
         run(test::in_browser(&page)?.env("TERSOR_SCREENSHOTS", &folder))?;

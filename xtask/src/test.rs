@@ -62,7 +62,7 @@ fn in_a_window() -> Result<()> {
     vulkan::ensure_driver()?;
     let screen = screen::ensure()?;
     let mut test = cargo();
-    test.args(["test", "--locked", "--workspace", "--test", "window", "--", "--include-ignored"]);
+    test.args(["test", "--locked", "--workspace", "--test", "window", "--", "--include-ignored", "--skip", "pictures"]);
     shell::run(screen.show_on(&mut test))
 }
 

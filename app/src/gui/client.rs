@@ -38,6 +38,9 @@ pub trait Client {
     /// Models that can be had by name.
     fn known(&self) -> Vec<Known>;
 
+    /// Whether [`Client::fetch`] also takes paths and Hugging Face ids, as the command line does.
+    fn fetches_anything(&self) -> bool;
+
     /// Queues a command; models in it are named by [`Origin::source`].
     fn send(&mut self, command: Command) -> JobId;
 

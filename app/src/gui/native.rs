@@ -95,6 +95,10 @@ impl Client for NativeClient {
         known(|_| None)
     }
 
+    fn fetches_anything(&self) -> bool {
+        true
+    }
+
     fn send(&mut self, mut command: Command) -> JobId {
         self.library.resolve(&mut command);
         self.session.send(command)
@@ -216,6 +220,10 @@ pub fn open(window: Window) -> Result<()> {
         ..Default::default()
     };
     let picture = window.picture.clone();
+    // Pictures depend on nothing that was left from before.
+    let scratch =
+        picture.as_ref().map(|_| std::env::temp_dir().join(format!("tersor-picture-{}.ron", std::process::id())));
+    let native = eframe::NativeOptions { persistence_path: scratch.clone(), ..native };
     let (result, outcome) = channel();
     let create = move |cc: &eframe::CreationContext<'_>| {
         let client = NativeClient::start(window.options, cc.egui_ctx.clone())?;
@@ -225,7 +233,12 @@ pub fn open(window: Window) -> Result<()> {
         app.finish = window.picture.map(|path| Finish::new(path, result));
         Ok(Box::new(app) as Box<dyn eframe::App>)
     };
-    eframe::run_native("tersor", native, Box::new(create)).map_err(|error| {
+    let closed = eframe::run_native("tersor", native, Box::new(create));
+    if let Some(scratch) = scratch {
+        // It may never have been made.
+        let _ = std::fs::remove_file(scratch);
+    }
+    closed.map_err(|error| {
         anyhow!("cannot open a window: {error}\nOn the command line, `tersor help` lists what works without one")
     })?;
     match picture {

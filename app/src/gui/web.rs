@@ -173,6 +173,10 @@ impl Client for WebClient {
         })
     }
 
+    fn fetches_anything(&self) -> bool {
+        false
+    }
+
     fn send(&mut self, command: Command) -> JobId {
         let job = self.job();
         self.post(&ToWorker::Send(job, command), None);

@@ -162,6 +162,10 @@ impl Client for Scripted {
         ]
     }
 
+    fn fetches_anything(&self) -> bool {
+        true
+    }
+
     fn send(&mut self, command: Command) -> JobId {
         self.next += 1;
         let job = JobId(self.next);

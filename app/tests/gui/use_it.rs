@@ -179,6 +179,15 @@ fn a_model_that_cannot_be_had_here_says_so() {
 }
 
 #[test]
+fn whatever_the_command_line_opens_can_be_typed() {
+    let (mut screen, record) = desk(Start::default());
+    screen.app().state.typed = Some(" org/name ".to_owned());
+    screen.click("Open");
+    assert_eq!(record.borrow().fetched, ["org/name"]);
+    assert_eq!(screen.app().state.tab, Tab::Compare, "what is opened is shown");
+}
+
+#[test]
 fn measurements_add_up() {
     let (mut screen, _) = desk(Start { tab: Some(Tab::Quality), run: true, ..with_tiny() });
     let recipes = |screen: &mut Screen| -> Vec<String> {

@@ -204,6 +204,8 @@ pub struct State {
     pub adapters: Option<Adapters>,
     /// Models that can be had by name.
     pub known: Vec<Known>,
+    /// A path or a Hugging Face id that is being typed, where those can be opened.
+    pub typed: Option<String>,
     /// The model being opened.
     pub opening: Option<Opening>,
     /// The model.
@@ -236,6 +238,7 @@ impl State {
             tab: start.tab.unwrap_or_default(),
             adapters: None,
             known: client.known(),
+            typed: client.fetches_anything().then(String::new),
             opening: None,
             model: None,
             compare: Compare::new(&settings.recipes),
@@ -249,7 +252,7 @@ impl State {
         let job = client.send(Command::Adapters);
         state.jobs.insert(job, Purpose::Adapters);
         if let Some(model) = start.model {
-            let action = if state.known.iter().any(|known| known.name == model) {
+            let action = if state.typed.is_some() || state.known.iter().any(|known| known.name == model) {
                 Action::Fetch(model)
             } else {
                 Action::Open(Origin::Path(model.into()))
@@ -286,12 +289,16 @@ impl State {
                 }
             }
             Action::Fetch(name) => {
+                self.then.get_or_insert(Action::Show(Tab::Compare));
                 let job = client.fetch(&name);
                 self.jobs.insert(job, Purpose::Fetch(name.clone()));
                 self.begin(Origin::Named(name), job, client);
             }
             Action::Open(Origin::Named(name)) => self.apply(Action::Fetch(name), client),
-            Action::Open(origin) => self.inspect(origin, client),
+            Action::Open(origin) => {
+                self.then.get_or_insert(Action::Show(Tab::Compare));
+                self.inspect(origin, client);
+            }
             Action::Pick => client.pick(),
             Action::Add(recipe) => {
                 self.compare.add(recipe);
@@ -421,7 +428,10 @@ impl State {
         let Some(opening) = self.opening.as_mut().filter(|opening| opening.job == job) else { return };
         match kind {
             EventKind::Progress(progress) => opening.progress = Some(progress),
-            kind if kind.is_last() => self.opening = None,
+            kind if kind.is_last() => {
+                // A job that reported has given way to its model already.
+                (self.opening, self.then) = (None, None);
+            }
             _ => {}
         }
     }

@@ -131,7 +131,13 @@ fn list(
         }
     }
     ui.add_space(4.0);
-    ui.label(RichText::new("Sizes are those of this model's matrices.").size(12.0).color(p.dim));
+    let names = tersor_engine::codec::names();
+    let combined = names.additions.iter().map(|name| format!("+{name}"));
+    let combined: Vec<String> = combined.chain(names.wrappers.iter().map(|name| format!("{name}:…"))).collect();
+    if !combined.is_empty() {
+        small(ui, format!("Typed into the field, recipes can be combined: {}", combined.join(", ")));
+    }
+    small(ui, "Sizes are those of this model's matrices.");
 }
 
 /// A line of the list: name and sizes, below it what the method does.

@@ -30,7 +30,7 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     });
 }
 
-fn models(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
+fn models(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     heading(ui, "Choose a model");
     dim(
         ui,
@@ -50,7 +50,7 @@ fn models(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
             opening(ui, state, origin);
         });
         if response.clicked() {
-            actions.extend([Action::Open(origin.clone()), Action::Show(Tab::Compare)]);
+            actions.push(Action::Open(origin.clone()));
         }
     }
     card(ui, |ui| {
@@ -60,11 +60,29 @@ fn models(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
             }
             dim(ui, "or drop a .gguf or .safetensors file on this window.");
         });
-        if let Some(opening) = &state.opening
-            && !matches!(opening.origin, Origin::Named(_))
-            && !state.settings.recent.contains(&opening.origin)
-        {
-            small(ui, format!("Opening {}", opening.origin.name()));
+        if let Some(typed) = &mut state.typed {
+            ui.horizontal(|ui| {
+                let edit = egui::TextEdit::singleline(typed)
+                    .hint_text("A path, or a Hugging Face id: org/name")
+                    .align(egui::Align2::LEFT_CENTER)
+                    .desired_width((ui.available_width() - 76.0).max(60.0));
+                let response = ui.add(edit);
+                response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Path or id"));
+                let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
+                let name = typed.trim().to_owned();
+                if (ui.add_enabled(!name.is_empty(), egui::Button::new("Open")).clicked() || entered)
+                    && !name.is_empty()
+                {
+                    actions.push(Action::Fetch(name));
+                }
+            });
+        }
+        let listed = |origin: &Origin| {
+            state.known.iter().any(|known| Origin::Named(known.name.clone()) == *origin)
+                || state.settings.recent.contains(origin)
+        };
+        if let Some(open) = state.opening.as_ref().filter(|open| !listed(&open.origin)) {
+            opening(ui, state, &open.origin);
         }
     });
     if let Some(model) = &state.model {
@@ -118,7 +136,7 @@ fn known_model(ui: &mut Ui, state: &State, known: &Known, actions: &mut Vec<Acti
         opening(ui, state, &origin);
     });
     if response.clicked() && known.unavailable.is_none() {
-        actions.extend([Action::Fetch(known.name.clone()), Action::Show(Tab::Compare)]);
+        actions.push(Action::Fetch(known.name.clone()));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use serde_json::Value;
 use tersor::fetch::{Located, Options as Fetch, locate};
 use tersor_engine::session::{
-    Command, EventKind, Generate, Input, Load, Options, Recipe, Report, Sampling, Session, Slot, Source,
+    Calibration, Command, EventKind, Generate, Input, Load, Options, Recipe, Report, Sampling, Session, Slot, Source,
 };
 use tersor_tests::browser::Browser;
 
@@ -59,7 +59,8 @@ fn natively(recipe: &str) -> Vec<u64> {
     let events = std::sync::Mutex::new(events);
     let session = Session::start(Options::default(), move |event| events.lock().unwrap().send(event).unwrap()).unwrap();
     let (slot, recipe) = (Slot(0), Some(Recipe::Codec(recipe.to_owned())));
-    session.send(Command::Load(Load { slot, source, recipe, rotation: None, context: Some(1024), attention: None }));
+    let (context, calibration) = (Some(1024), Calibration::default());
+    session.send(Command::Load(Load { slot, source, recipe, rotation: None, context, attention: None, calibration }));
     let sampling = Sampling { temperature: TEMPERATURE, seed: SEED, ..Sampling::default() };
     let input = Input::Message(PROMPT.to_owned());
     session.send(Command::Generate(Generate { slot, input, sampling, tokens: TOKENS, stop: Vec::new() }));

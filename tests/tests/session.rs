@@ -106,6 +106,7 @@ fn a_text_is_scored_token_by_token() {
         context: 301,
         windows: Some(1),
         attention: None,
+        calibration: Calibration::default(),
     };
     let Report::Evaluate(evaluated) = talk.report(Command::Evaluate(evaluate)) else { panic!() };
     let divergence = evaluated.quality.divergence.unwrap();

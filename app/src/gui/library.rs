@@ -115,6 +115,7 @@ mod tests {
             context: 2,
             windows: None,
             attention: None,
+            calibration: tersor_engine::session::Calibration::default(),
         });
         library.resolve(&mut command);
         let Command::Evaluate(command) = command else { panic!() };

@@ -67,15 +67,18 @@ impl NativeClient {
     /// Puts a fetched model behind its name.
     fn fetched(&mut self, Fetched { job, origin, located }: Fetched) -> Event {
         let cancelled = self.fetching.remove(&job).is_some_and(|cancel| cancel.is_cancelled());
-        let open = |located| match located {
-            Located::Path(path) => Ok(self.library.place(&origin, path)),
-            Located::Embedded(files) => {
-                let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
-                let checkpoint = Checkpoint::from_files(files.collect()).map_err(|error| error.to_string())?;
-                Ok(self.library.open(&origin, checkpoint))
+        let mut open = |located| -> Result<(), String> {
+            match located {
+                Located::Path(path) => self.library.place(&origin, path),
+                Located::Embedded(files) => {
+                    let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
+                    let checkpoint = Checkpoint::from_files(files.collect()).map_err(|error| error.to_string())?;
+                    self.library.open(&origin, checkpoint);
+                }
             }
+            Ok(())
         };
-        let result = located.map_err(|error| error.to_string()).and_then(open);
+        let result = located.map_err(|error| error.to_string()).and_then(&mut open);
         let kind = match result {
             Ok(()) => EventKind::Done,
             Err(_) if cancelled => EventKind::Cancelled,

@@ -251,6 +251,7 @@ impl State {
                     rotation: rotate.then_some(Rotation { seed: ROTATION }),
                     context: Some(CONTEXT),
                     attention: None,
+                    calibration: session::Calibration::default(),
                 };
                 self.jobs.insert(client.send(Command::Load(load)), Purpose::Load(slot, wanted));
             }

@@ -77,6 +77,7 @@ impl State {
             input: None,
             tokens: 0,
             attention: Vec::new(),
+            calibration: tersor_engine::session::Calibration::default(),
         };
         self.jobs.insert(client.send(Command::Compare(compare)), Purpose::Measure);
         (self.quality.running, self.quality.progress) = (true, None);

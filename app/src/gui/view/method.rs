@@ -103,12 +103,13 @@ fn list(
     room: Option<u64>,
     actions: &mut Vec<Action>,
 ) {
-    let p = palette(ui);
     let families = [
         Family::Superblocks,
         Family::Integers,
         Family::Codebooks,
         Family::Sparse,
+        Family::LowRank,
+        Family::Lossless,
         Family::Ternary,
         Family::Other,
         Family::Dense,

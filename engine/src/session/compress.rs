@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::output::Output;
-use super::plan::is_weight_matrix;
+use super::plan::{is_table, is_weight_matrix};
 use super::report::{Fallback, TensorError, Weights};
 use crate::codec::{Calibration, CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
 use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
@@ -79,11 +79,6 @@ pub(super) struct Rotation {
     pub(super) seed: u64,
     /// The model's tensors, rotated with it.
     pub(super) weights: model::Weights,
-}
-
-/// A table of embeddings, of which rows are looked up.
-fn is_table(name: &str) -> bool {
-    ["token_embd.weight", "embed_tokens.weight", "word_embeddings.weight"].iter().any(|table| name.ends_with(table))
 }
 
 /// Refuses to replace the file, or a file in the folder, that the model is read from.

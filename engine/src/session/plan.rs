@@ -9,25 +9,27 @@ use crate::codec::{CodecError, parse};
 ///
 /// `tensors`: of an [inspection](report::Inspection). `rotated`: whether a rotation comes first, which gives a model with tied
 /// embeddings an output projection of its own. Codecs whose planes are of variable length are counted with about the most that
-/// they take. The errors of tensors are not known before they are encoded, so that list is empty.
+/// they take, and a stage that takes heads and channels away as if it took none: only the model's own numbers say how many. The errors of tensors are not known before they are encoded, so that list is empty.
 ///
 /// # Errors
 /// A recipe that cannot be read.
 pub fn plan(tensors: &[TensorRow], recipe: Option<&Recipe>, rotated: bool) -> Result<Weights, CodecError> {
     let recipe = recipe.map(read_recipe).transpose()?;
     let matrices = tensors.iter().filter(|tensor| is_weight_matrix(&tensor.name, &tensor.shape));
-    let mut rows: Vec<&TensorRow> = matrices.clone().collect();
+    // Each with whether rows of it are looked up.
+    let mut rows: Vec<(&TensorRow, bool)> = matrices.clone().map(|tensor| (tensor, is_table(&tensor.name))).collect();
     if rotated && !tensors.iter().any(|tensor| is_head(&tensor.name)) {
-        rows.extend(matrices.filter(|tensor| is_embedding(&tensor.name)));
+        rows.extend(matrices.filter(|tensor| is_table(&tensor.name)).map(|tensor| (tensor, false)));
     }
     let mut weights = Weights::default();
     let mut elements = 0.0;
-    for tensor in rows {
+    for (tensor, table) in rows {
         let shape = [tensor.shape[0], tensor.shape[1]].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let stored = || if rotated { parse("f32") } else { parse(&tensor.dtype) };
         let (codec, asked) = match &recipe {
             Some(recipe) => {
                 let choice = recipe.choose(&tensor.name, shape[0], shape[1]);
+                let choice = if table { choice.for_table() } else { choice };
                 (Some(choice.codec), choice.fallback_from)
             }
             None => (stored().ok(), None),
@@ -62,8 +64,9 @@ fn is_head(name: &str) -> bool {
     name == "output.weight" || name.ends_with("lm_head.weight")
 }
 
-fn is_embedding(name: &str) -> bool {
-    name == "token_embd.weight" || name.ends_with("embed_tokens.weight")
+/// A table of embeddings, of which rows are looked up.
+pub(super) fn is_table(name: &str) -> bool {
+    ["token_embd.weight", "embed_tokens.weight", "word_embeddings.weight"].iter().any(|table| name.ends_with(table))
 }
 
 #[cfg(test)]

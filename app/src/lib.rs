@@ -1,9 +1,15 @@
-//! tersor's program: the command line, and where it gets models from.
+//! tersor's program: the window, the command line, and where they get models from.
 //!
 //! The engine never fetches and never prints; this crate does. It talks to the engine through its session.
 
+pub mod bundled;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
+#[cfg(feature = "gui")]
+pub mod gui;
+pub mod manifest;
 pub mod report;
 pub mod table;
 pub mod units;

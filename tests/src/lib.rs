@@ -1,5 +1,6 @@
 //! Shared helpers of the cross-crate tests.
 
+pub mod browser;
 pub mod checksum;
 pub mod converted;
 pub mod decoder;

@@ -7,7 +7,7 @@ use tersor_engine::gpu::{Gpu, GpuOptions};
 use tersor_engine::session::report::{Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
     Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report,
-    Role, Sampling, Slot, Source, Text,
+    Role, Sampling, Score, Slot, Source, Text,
 };
 use tersor_tests::golden::asset;
 use tersor_tests::talk::{Talk, generate, load, options, tiny};
@@ -78,6 +78,57 @@ fn a_model_is_loaded_writes_and_is_unloaded() {
     assert!(failure.message.contains("slot 0"), "{}", failure.message);
     // To free a slot that is free is no mistake.
     assert!(matches!(talk.ask(Command::Unload(Slot(3))).as_slice(), [EventKind::Done]));
+}
+
+/// Token by token, two models' divergence adds up to what an evaluation of the same text says.
+#[test]
+fn a_text_is_scored_token_by_token() {
+    let talk = Talk::start(options());
+    let recipe = || Some(Recipe::Codec("q2_k".to_owned()));
+    talk.report(Command::Load(load(0, 512)));
+    talk.report(Command::Load(Load { recipe: recipe(), ..load(1, 512) }));
+    // Longer than what goes through the layers at once, on software adapters at least.
+    let text: String = heldout().text.chars().filter(char::is_ascii).take(301).collect();
+    let score = |original, slot| Score {
+        original: Slot(original),
+        slot: Slot(slot),
+        input: Input::Prompt(text[..1].to_owned()),
+        tokens: text.bytes().skip(1).map(u32::from).collect(),
+    };
+    let Report::Score(found) = talk.report(Command::Score(score(0, 1))) else { panic!() };
+    assert_eq!(found.tokens.len(), 300);
+    let evaluate = Evaluate {
+        source: tiny(),
+        recipe: recipe(),
+        against: Some(tiny()),
+        rotation: None,
+        text: Text { name: "text".to_owned(), text: text.clone() },
+        context: 301,
+        windows: Some(1),
+        attention: None,
+        calibration: Calibration::default(),
+    };
+    let Report::Evaluate(evaluated) = talk.report(Command::Evaluate(evaluate)) else { panic!() };
+    let divergence = evaluated.quality.divergence.unwrap();
+    let mean = found.tokens.iter().map(|token| token.kl_divergence).sum::<f64>() / 300.0;
+    assert!((mean - divergence.kl_divergence.mean).abs() < 1e-5 * mean, "{mean} {divergence:?}");
+    let same = found.tokens.iter().filter(|t| t.best[0][0].token == t.best[1][0].token).count() as f64 / 300.0;
+    assert!((same - divergence.same_top.value).abs() < 1e-9, "{same} {divergence:?}");
+    for token in &found.tokens {
+        for (best, probability) in token.best.iter().zip(token.probability) {
+            assert_eq!(best.len(), 8);
+            let listed = best.iter().find(|candidate| candidate.token == token.token);
+            assert!(listed.is_none_or(|candidate| (candidate.probability - probability).abs() < 1e-4));
+        }
+    }
+    // Two copies of one model agree; one model is not compared with itself, nor with none.
+    talk.report(Command::Load(load(1, 512)));
+    let Report::Score(same) = talk.report(Command::Score(score(0, 1))) else { panic!() };
+    assert!(same.tokens.iter().all(|token| token.kl_divergence.abs() < 1e-6));
+    assert!(talk.failure(Command::Score(score(1, 1))).message.contains("itself"));
+    assert!(talk.failure(Command::Score(score(4, 1))).message.contains("slot 4"));
+    // Slot 1 is still there after that.
+    write(&talk, generate(1, PROMPT, 2));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
         }
     }
     vulkan::ensure_driver()?;
-    shell::run(cargo().args(["build", "--release", "--locked", "-p", "tersor"]))?;
+    shell::run(cargo().args(["build", "--release", "--locked", "-p", "tersor", "--no-default-features"]))?;
     let tersor = root()
         .join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
         .join("release")

@@ -2,10 +2,14 @@
 
 mod demo;
 mod packages;
+mod screen;
+mod screenshots;
+mod serve;
 mod shell;
 mod test;
 mod vulkan;
 mod wasm;
+mod web;
 
 use std::process::ExitCode;
 
@@ -17,6 +21,9 @@ usage: cargo xtask <command>
                                 Further ARGS go to `tersor compare` (see `cargo xtask demo --help`).
   test [--only STEP]… [--skip STEP]… [--list]
                                 format, lints and all tests; --list names further steps (wasm, a second adapter)
+  web [--quick] [--serve [PORT]]
+                                the app for browsers, in target/web/dist; --serve serves it on this machine
+  screenshots [--native]        pictures of the app, into docs/screenshots
   help                          this text
 
 Both install what is missing where they may (Debian or Ubuntu as root), else they print the command to type.
@@ -27,6 +34,8 @@ fn main() -> ExitCode {
     let result = match args.next().as_deref() {
         Some("demo") => demo::run(args.collect()),
         Some("test") => test::run(args.collect()),
+        Some("web") => web::main(args.collect()),
+        Some("screenshots") => screenshots::main(args.collect()),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

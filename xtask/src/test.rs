@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every check, in the order in which failures are cheapest to learn of.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{vulkan, wasm};
+use crate::{screen, vulkan, wasm, web};
 
 struct Step {
     name: &'static str,
@@ -45,8 +47,43 @@ const STEPS: &[Step] = &[
         default: true,
         run: on_swiftshader,
     },
-    Step { name: "wasm", what: "the engine builds for browsers", default: true, run: wasm::check },
+    Step { name: "window", what: "the app's window opens, compares and closes", default: true, run: in_a_window },
+    Step {
+        name: "browser",
+        what: "the app in a browser: built, loaded, compared with native",
+        default: true,
+        run: || shell::run(&mut in_browser(&web::build(web::Profile::Quick)?)?),
+    },
+    // The step above builds the engine for browsers, and more.
+    Step { name: "wasm", what: "the engine builds for browsers", default: false, run: wasm::check },
 ];
+
+fn in_a_window() -> Result<()> {
+    vulkan::ensure_driver()?;
+    let screen = screen::ensure()?;
+    let mut test = cargo();
+    test.args(["test", "--locked", "--workspace", "--test", "window", "--", "--include-ignored", "--skip", "pictures"]);
+    shell::run(screen.show_on(&mut test))
+}
+
+/// The tests of the page in this folder. What is computed natively for comparison runs on the browser's own adapter.
+pub fn in_browser(page: &Path) -> Result<Command> {
+    let icd = vulkan::ensure_swiftshader()?;
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--locked",
+        "--workspace",
+        "--test",
+        "browser",
+        "--",
+        "--include-ignored",
+        "--test-threads",
+        "1",
+    ]);
+    test.env("TERSOR_WEB", page).env("VK_ICD_FILENAMES", &icd).env("VK_DRIVER_FILES", &icd);
+    Ok(test)
+}
 
 /// Every kernel in every tier but the longest test (every codec in every linear kernel); models, and SmolLM2's logits, in the
 /// portable tier.
@@ -56,7 +93,8 @@ fn on_swiftshader() -> Result<()> {
     let icd = vulkan::ensure_swiftshader()?;
     let test = |tests: &[&str]| {
         let mut cargo = cargo();
-        cargo.args(["test", "--locked", "-p", "tersor-tests"]);
+        // The whole workspace, so that features are the same as in the step before and nothing is built twice.
+        cargo.args(["test", "--locked", "--workspace"]);
         cargo.args(tests.iter().flat_map(|test| ["--test", test]));
         cargo.env("VK_ICD_FILENAMES", &icd).env("VK_DRIVER_FILES", &icd);
         cargo

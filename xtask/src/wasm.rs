@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::packages;
 use crate::shell::{cargo, command, output, root, run, succeeds};
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// The target of browsers.
+pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A cargo command that can build for wasm32 when `--target wasm32-unknown-unknown` is given.
 pub fn cargo_for_wasm() -> Result<Command> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::bars::Bars;
 use super::{Context, out};
-use crate::fetch::{self, Located, Options, manifest};
+use crate::fetch::{self, Located, Options};
+use crate::manifest;
 use crate::table::{Align, Table};
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,8 @@
 //! 0 done, 1 failed, 2 wrong arguments, 130 cancelled with Ctrl-C.
 
 mod adapters;
+#[cfg(feature = "gui")]
+mod app;
 mod bars;
 mod client;
 mod compare;
@@ -31,12 +33,12 @@ use client::Client;
 
 /// Runs neural networks from their compressed form on any GPU, and says what each compression costs and buys.
 #[derive(Debug, Parser)]
-#[command(name = "tersor", version, arg_required_else_help = true)]
+#[command(name = "tersor", version, arg_required_else_help = !cfg!(feature = "gui"))]
 struct Args {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 /// Arguments of every command.
@@ -61,6 +63,9 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Open the window (as does no command at all): compare a model with compressions of it, side by side
+    #[cfg(feature = "gui")]
+    App(app::Args),
     /// List the adapters, what each can do, and which one is used
     Adapters,
     /// Show what is in a model's file
@@ -150,16 +155,13 @@ struct TextArgs {
     windows: u32,
 }
 
-/// The text that is part of the program.
-const BUNDLED: &str = include_str!("../../../assets/text/eval.txt");
-
 impl TextArgs {
     fn read(&self) -> anyhow::Result<Option<Text>> {
         if self.no_text {
             return Ok(None);
         }
         let Some(path) = &self.text else {
-            return Ok(Some(Text { name: "Mansfield Park, XLVI–XLVIII".to_owned(), text: BUNDLED.to_owned() }));
+            return Ok(Some(crate::bundled::text()));
         };
         read_text(path).map(Some)
     }
@@ -205,11 +207,15 @@ struct Context {
 }
 
 impl Context {
+    /// How the engine is to use the GPU.
+    fn options(&self) -> Options {
+        let Global { adapter, tier, limits, memory, .. } = &self.global;
+        Options { adapter: adapter.clone(), tier: tier.clone(), limits: limits.clone(), memory: *memory }
+    }
+
     /// Starts the engine.
     fn client(&self) -> anyhow::Result<Client> {
-        let Global { adapter, tier, limits, memory, .. } = &self.global;
-        let options = Options { adapter: adapter.clone(), tier: tier.clone(), limits: limits.clone(), memory: *memory };
-        Client::start(options, self.cancel.clone())
+        Client::start(self.options(), self.cancel.clone())
     }
 
     /// Finds a model, fetching it if it must.
@@ -268,15 +274,11 @@ pub fn main() -> ExitCode {
     });
     let context = Context { global: args.global, cancel };
     let result = handler.context("cannot listen for Ctrl-C").and_then(|()| match args.command {
-        Command::Adapters => adapters::run(&context),
-        Command::Inspect(args) => inspect::run(&args, &context),
-        Command::Run(args) => run::run(&args, &context),
-        Command::Compare(args) => compare::run(&args, &context),
-        Command::Sweep(args) => sweep::run(&args, &context),
-        Command::Eval(args) => eval::run(&args, &context),
-        Command::Compress(args) => compress::run(&args, &context),
-        Command::Embed(args) => embed::run(&args, &context),
-        Command::Fetch(args) => fetch::run(&args, &context),
+        #[cfg(feature = "gui")]
+        None => app::run(&app::Args::default(), &context),
+        #[cfg(not(feature = "gui"))]
+        None => anyhow::bail!("name a command; `tersor help` lists them"),
+        Some(command) => run(command, &context),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -288,6 +290,22 @@ pub fn main() -> ExitCode {
             out::note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    match command {
+        #[cfg(feature = "gui")]
+        Command::App(args) => app::run(&args, context),
+        Command::Adapters => adapters::run(context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
+        Command::Compare(args) => compare::run(&args, context),
+        Command::Sweep(args) => sweep::run(&args, context),
+        Command::Eval(args) => eval::run(&args, context),
+        Command::Compress(args) => compress::run(&args, context),
+        Command::Embed(args) => embed::run(&args, context),
+        Command::Fetch(args) => fetch::run(&args, context),
     }
 }
 
@@ -313,6 +331,8 @@ mod tests {
     fn the_commands_of_the_manual_are_understood() {
         for line in [
             "tersor adapters --json out.json",
+            #[cfg(feature = "gui")]
+            "tersor app tiny --with q4_k nf4 --prompt p --seed 3 --run --picture p.png --size 390x844 --theme dark",
             "tersor inspect m.gguf --tensor t",
             "tersor run m --prompt hi --as q4_k --rotate 1 --temperature 0.7",
             "tersor run m --chat --system s",

@@ -15,7 +15,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use tersor_engine::progress::{Monitor, Unit};
 
-use super::FetchError;
+use super::{FetchError, ManifestError};
 
 /// The cache directory: `TERSOR_CACHE`, else `tersor` in the platform's place for caches.
 ///
@@ -209,7 +209,7 @@ impl Folder {
         if let Some(now) = stamp(&self.path(&file.path), &file.digest) {
             seen.insert(file.path.clone(), now);
         }
-        let text = serde_json::to_vec_pretty(&seen).map_err(|e| FetchError::Manifest(e.to_string()))?;
+        let text = serde_json::to_vec_pretty(&seen).map_err(|e| ManifestError(e.to_string()))?;
         let (path, part) = (self.path("verified.json"), self.path("verified.json.part"));
         fs::write(&part, text).map_err(FetchError::io("write", &part))?;
         fs::rename(&part, &path).map_err(FetchError::io("rename", &path))

@@ -6,7 +6,6 @@
 
 pub mod cache;
 mod hub;
-pub mod manifest;
 mod wheel;
 
 use std::io;
@@ -14,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use tersor_engine::progress::{Cancelled, Monitor};
 use tersor_engine::spelling::nearest;
+
+use crate::manifest::{self, ManifestError};
 
 pub use hub::HubId;
 
@@ -57,8 +58,8 @@ pub enum FetchError {
         source: io::Error,
     },
     /// `models.toml` is wrong.
-    #[error("the model manifest cannot be used: {0}")]
-    Manifest(String),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The name is neither a path, nor in the manifest, nor a Hugging Face id.
     #[error(
         "{name:?} is no file here and no known model{}: give a path, a Hugging Face id (org/name), or one of {}",
@@ -176,7 +177,7 @@ pub fn named(model: &manifest::Model, options: &Options) -> Result<Located, Fetc
         }
         manifest::Source::Embedded { .. } => {
             return embedded(&model.name).map(Located::Embedded).ok_or_else(|| {
-                FetchError::Manifest(format!("{:?} is marked as embedded, but is not in this program", model.name))
+                ManifestError(format!("{:?} is marked as embedded, but is not in this program", model.name)).into()
             });
         }
     };

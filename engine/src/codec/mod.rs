@@ -15,6 +15,7 @@ mod bits;
 mod calibration;
 mod compressed_tensors;
 mod dense;
+pub mod describe;
 pub mod dfloat11;
 mod entropy;
 mod error;

@@ -82,7 +82,7 @@ fn chunks(length: u32, chunk: u32) -> impl Iterator<Item = (Range<u32>, u32)> {
 }
 
 /// Rows whose logits are made together.
-fn rows_at_once(gpu: &Gpu, vocab: u32, chunk: u32) -> u32 {
+pub(crate) fn rows_at_once(gpu: &Gpu, vocab: u32, chunk: u32) -> u32 {
     let binding = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let row = 4 * u64::from(vocab);
     (LOGITS_BYTES.min(binding) / row).clamp(1, u64::from(chunk)) as u32

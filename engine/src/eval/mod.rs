@@ -9,6 +9,7 @@ mod influence;
 mod retrieval;
 mod statistics;
 
+pub(crate) use drive::rows_at_once;
 pub use drive::{Original, Windows, likelihoods};
 pub use influence::influence;
 pub use retrieval::{EmbeddingDrift, cosine, embedding_drift, rank_correlation, recall_at, top};

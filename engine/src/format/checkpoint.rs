@@ -172,6 +172,15 @@ impl Checkpoint {
     }
 }
 
+/// Equal is what shares its files.
+impl PartialEq for Checkpoint {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Checkpoint {}
+
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Checkpoint")

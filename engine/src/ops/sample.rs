@@ -202,6 +202,16 @@ impl Sampler {
         let record: Vec<u32> = gpu.read(&self.record, u64::from(slot) * words, words).await?;
         parse(&record)
     }
+
+    /// Waits for the device once and reads the first `count` records.
+    ///
+    /// # Errors
+    /// As [`Sampler::read`].
+    pub async fn read_first(&self, gpu: &Gpu, count: u32) -> Result<Vec<Sampled>, OpsError> {
+        let words = RECORD_WORDS as u64;
+        let records: Vec<u32> = gpu.read(&self.record, 0, u64::from(count) * words).await?;
+        records.chunks_exact(RECORD_WORDS).map(parse).collect()
+    }
 }
 
 fn parse(record: &[u32]) -> Result<Sampled, OpsError> {

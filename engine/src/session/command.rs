@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::Checkpoint;
+
 /// A place in the session that holds one loaded model, chosen by the sender: loading into it replaces what it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -33,6 +35,9 @@ pub enum Source {
     /// travel as JSON: in a browser the worker's glue attaches them.
     #[serde(skip)]
     Files(Vec<(String, Vec<u8>)>),
+    /// A model that the sender opened already and uses again and again. It never travels as JSON either.
+    #[serde(skip)]
+    Open(Checkpoint),
 }
 
 /// How the weights are compressed.
@@ -189,6 +194,20 @@ pub struct Generate {
     pub stop: Vec<String>,
 }
 
+/// Asks two loaded models of one vocabulary what they think of a text that one of them wrote: token by token, each given all
+/// tokens before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The original.
+    pub original: Slot,
+    /// The model compared with it.
+    pub slot: Slot,
+    /// What the text continues.
+    pub input: Input,
+    /// The text's tokens.
+    pub tokens: Vec<u32>,
+}
+
 /// Compares compressions of a model with its dense original: quality, speed, memory, and a generated text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compare {
@@ -287,6 +306,8 @@ pub enum Command {
     Inspect(Inspect),
     /// See [`Generate`].
     Generate(Generate),
+    /// See [`Score`].
+    Score(Score),
     /// See [`Compare`].
     Compare(Compare),
     /// See [`Evaluate`].

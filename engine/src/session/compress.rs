@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::output::Output;
+use super::plan::{is_table, is_weight_matrix};
 use super::report::{Fallback, TensorError, Weights};
 use crate::codec::{Calibration, CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
 use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
@@ -80,20 +81,6 @@ pub(super) struct Rotation {
     pub(super) seed: u64,
     /// The model's tensors, rotated with it.
     pub(super) weights: model::Weights,
-}
-
-/// A matrix that recipes apply to: two dimensions, and looked up or multiplied by.
-///
-/// Position and token-type embeddings are tables of an encoder that are added, small, and kept as they are, as llama.cpp
-/// does.
-pub(super) fn is_weight_matrix(name: &str, shape: &[u64]) -> bool {
-    let table = ["position_embd", "position_embeddings", "token_types", "token_type_embeddings"];
-    shape.len() == 2 && shape[0] > 1 && !table.iter().any(|part| name.contains(part)) && !name.contains("norm")
-}
-
-/// A table of embeddings, of which rows are looked up.
-fn is_table(name: &str) -> bool {
-    ["token_embd.weight", "embed_tokens.weight", "word_embeddings.weight"].iter().any(|table| name.ends_with(table))
 }
 
 /// Refuses to replace the file, or a file in the folder, that the model is read from.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 #[cfg(not(target_arch = "wasm32"))]
 use std::collections::HashMap;
 
-use super::command::{Generate, Inspect, Load, Slot, Source};
+use super::command::{Generate, Inspect, Load, Score, Slot, Source};
 use super::event::EventKind;
 use super::failure::fail;
 use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::stage::{Prepared, prepare};
-use super::{Command, Options, compare, embed, evaluate, inspect, stage};
+use super::{Command, Options, compare, embed, evaluate, inspect, score, stage};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -57,6 +57,7 @@ impl Desk {
                 return Ok(None);
             }
             Command::Generate(command) => self.generate(&command, reporter).await?,
+            Command::Score(command) => self.score(&command, reporter).await?,
             Command::Compare(command) => {
                 compare::compare(&self.gpu().await?, &self.limits(), command, reporter).await?
             }
@@ -186,6 +187,21 @@ impl Desk {
         let attention = model.attention_use().await?;
         Ok(Report::Generate(report::Generated { generation, speed, attention }))
     }
+
+    async fn score(&mut self, command: &Score, reporter: &Reporter) -> Result<Report, Interruption> {
+        let missing = |Slot(number)| fail(format!("no model is loaded in slot {number}: load one first"));
+        if command.original == command.slot {
+            return Err(fail("a model cannot be compared with itself: name two slots"));
+        }
+        // Two of the map's values at once: one is taken out meanwhile.
+        let mut other = self.models.remove(&command.slot).ok_or_else(|| missing(command.slot))?;
+        let result = match self.models.get_mut(&command.original) {
+            Some(original) => score::score(original, &mut other, command, &reporter.monitor).await,
+            None => Err(missing(command.original)),
+        };
+        self.models.insert(command.slot, other);
+        Ok(Report::Score(result?))
+    }
 }
 
 /// The device as reports describe it.
@@ -239,5 +255,6 @@ pub(super) fn open(source: Source) -> Result<Checkpoint, Interruption> {
             return Err(fail(what));
         }
         Source::Files(files) => Checkpoint::from_files(files)?,
+        Source::Open(checkpoint) => checkpoint,
     })
 }

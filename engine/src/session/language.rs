@@ -14,8 +14,9 @@ use crate::format::Checkpoint;
 use crate::generate::{
     ChatTemplate, Continuation, ContinueOptions, Message, StopReason, Tokenizer, continue_text, warm_up,
 };
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::model::{Architecture, AttentionPolicy, BlockCount, Config, Context, Decoder, ModelError, Weights};
+use crate::ops::linear::Rows;
 use crate::ops::sample::Sampling;
 use crate::progress::{Monitor, Unit};
 
@@ -111,6 +112,27 @@ impl Language {
     pub(super) fn forget(&mut self) {
         self.remembered.clear();
         self.context.truncate(0);
+    }
+
+    /// Tokens that go through the layers together at most.
+    pub(super) fn chunk(&self) -> u32 {
+        self.context.chunk()
+    }
+
+    /// Records the tokens `ids[first .. first + count]` at the text's end, of which nothing is remembered.
+    pub(super) fn extend(
+        &mut self,
+        rec: &mut Recorder,
+        ids: &Buffer,
+        first: u32,
+        count: u32,
+    ) -> Result<(), ModelError> {
+        self.decoder.forward(rec, &mut self.context, ids, first, count, None)
+    }
+
+    /// Records the logits of some of the rows that went through last.
+    pub(super) fn logits(&self, rec: &mut Recorder, first: u32, rows: u32, y: Rows) -> Result<(), ModelError> {
+        self.decoder.logits(rec, &self.context, first, rows, y)
     }
 
     /// Positions there is room for.

@@ -18,16 +18,19 @@ mod event;
 mod failure;
 mod inspect;
 mod language;
+mod plan;
 pub mod report;
 mod runner;
+mod score;
 mod stage;
 
 pub use crate::codec::cubic;
 pub use command::{
     Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe,
-    Role, Rotation, Sampling, Slot, Source, Text,
+    Role, Rotation, Sampling, Score, Slot, Source, Text,
 };
 pub use event::{Event, EventKind, Failure};
+pub use plan::plan;
 pub use report::Report;
 pub use runner::{JobId, Session};
 

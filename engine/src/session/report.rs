@@ -24,6 +24,9 @@ pub enum Report {
     /// Of `Generate`.
     #[serde(rename = "tersor.generate/1")]
     Generate(Generated),
+    /// Of `Score`.
+    #[serde(rename = "tersor.score/1")]
+    Score(Scores),
     /// Of `Compare`.
     #[serde(rename = "tersor.compare/1")]
     Compare(Comparison),
@@ -311,6 +314,37 @@ pub struct Generated {
     /// How much of the prompt's attention was computed; `None` where all was.
     #[serde(default)]
     pub attention: Option<AttentionUse>,
+}
+
+/// A token that a model holds possible.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its id.
+    pub token: u32,
+    /// Its text; bytes that are no whole character are U+FFFD.
+    pub text: String,
+    /// Its probability.
+    pub probability: f64,
+}
+
+/// What two models say of one token of a text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// The token that stands there.
+    pub token: u32,
+    /// KL divergence from the original's prediction to the other one's, in nats.
+    pub kl_divergence: f64,
+    /// Probability of the token: the original's, the other one's.
+    pub probability: [f64; 2],
+    /// The most probable tokens, best first: the original's, the other one's.
+    pub best: [Vec<Candidate>; 2],
+}
+
+/// Of `Score`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// One entry for each token of the text.
+    pub tokens: Vec<Scored>,
 }
 
 /// One form of the model in a [`Comparison`].

@@ -6,10 +6,13 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use super::FetchError;
-
 /// The manifest that the program was built with.
-const BUILT_IN: &str = include_str!("../../../assets/models.toml");
+const BUILT_IN: &str = include_str!("../../assets/models.toml");
+
+/// `models.toml` is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the model manifest cannot be used: {0}")]
+pub struct ManifestError(pub String);
 
 /// One model that can be fetched by name.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,15 +89,15 @@ struct Manifest {
 }
 
 /// The models of the built-in manifest, in its order.
-pub fn models() -> Result<Vec<Model>, FetchError> {
+pub fn models() -> Result<Vec<Model>, ManifestError> {
     parse(BUILT_IN)
 }
 
 /// Reads a manifest.
-pub fn parse(text: &str) -> Result<Vec<Model>, FetchError> {
-    let manifest: Manifest = toml::from_str(text).map_err(|e| FetchError::Manifest(e.to_string()))?;
+pub fn parse(text: &str) -> Result<Vec<Model>, ManifestError> {
+    let manifest: Manifest = toml::from_str(text).map_err(|e| ManifestError(e.to_string()))?;
     for model in &manifest.models {
-        check(model).map_err(|what| FetchError::Manifest(format!("model {:?}: {what}", model.name)))?;
+        check(model).map_err(|what| ManifestError(format!("model {:?}: {what}", model.name)))?;
     }
     Ok(manifest.models)
 }
@@ -121,7 +124,7 @@ fn check(model: &Model) -> Result<(), String> {
 }
 
 /// Whether a relative path stays inside the folder it is joined to.
-pub(super) fn is_inside(path: &str) -> bool {
+pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.contains('\\') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
 

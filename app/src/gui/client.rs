@@ -1,0 +1,84 @@
+//! What the app talks to. Natively the engine works on a thread, in a browser in a Web Worker; the app sees a [`Client`].
+
+use std::fmt;
+
+use eframe::egui::DroppedFileHandle;
+use tersor_engine::session::{Command, Event, JobId};
+
+use super::library::Origin;
+
+/// A model that can be had by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// One sentence about it.
+    pub description: String,
+    /// Its licence.
+    pub license: String,
+    /// Bytes to fetch; 0 where it is part of the program.
+    pub bytes: u64,
+    /// Why it cannot be had here, and what to do instead.
+    pub unavailable: Option<String>,
+}
+
+/// What comes back.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// Something happened to a job.
+    Event(Event),
+    /// A person chose a model's files, which can be named in commands from now on.
+    Opened(Origin),
+    /// A person chose something that cannot be used.
+    Refused(String),
+}
+
+/// The engine's session, and what belongs to the place it runs in.
+pub trait Client {
+    /// Models that can be had by name.
+    fn known(&self) -> Vec<Known>;
+
+    /// Whether [`Client::fetch`] also takes paths and Hugging Face ids, as the command line does.
+    fn fetches_anything(&self) -> bool;
+
+    /// Queues a command; models in it are named by [`Origin::source`].
+    fn send(&mut self, command: Command) -> JobId;
+
+    /// Gets a model of the manifest, if need be from the network. Its events are those of any job; when it is done, commands can
+    /// name the model.
+    fn fetch(&mut self, name: &str) -> JobId;
+
+    /// Asks a job to stop.
+    fn cancel(&mut self, job: JobId);
+
+    /// Lets a person choose a file; a [`Happening::Opened`] follows, if they do.
+    fn pick(&mut self);
+
+    /// Takes files that were dropped on the window; a [`Happening::Opened`] follows.
+    fn take(&mut self, files: Vec<DroppedFileHandle>);
+
+    /// The next thing that happened, if any. Whatever happens wakes the window.
+    fn next(&mut self) -> Option<Happening>;
+}
+
+impl fmt::Debug for dyn Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+/// The manifest's models, each with why it cannot be had here, if it cannot.
+pub fn known(unavailable: impl Fn(&crate::manifest::Model) -> Option<String>) -> Vec<Known> {
+    let describe = |model: crate::manifest::Model| Known {
+        unavailable: unavailable(&model),
+        bytes: match &model.source {
+            crate::manifest::Source::Embedded { .. } => 0,
+            _ => model.files.iter().map(|file| file.size).sum(),
+        },
+        name: model.name,
+        description: model.description,
+        license: model.license,
+    };
+    // The manifest is part of the program, and a test reads it.
+    crate::manifest::models().unwrap_or_default().into_iter().map(describe).collect()
+}

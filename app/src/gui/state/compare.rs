@@ -1,0 +1,351 @@
+//! The compare page: the original and its compressions, each in a slot of the session, writing the same text.
+
+use tersor_engine::codec::describe::{Method, methods};
+use tersor_engine::progress::Progress;
+use tersor_engine::session::report::{Loaded, Scored, Speed, Stop, TensorRow, Weights};
+use tersor_engine::session::{
+    self, Command, EventKind, Generate, Input, Load, Recipe, Report, Rotation, Sampling, Score, Slot,
+};
+use web_time::Instant;
+
+use super::{Client, Notice, Origin, Purpose, ROTATION, State};
+
+/// The original and three compressions: what fits on a screen.
+pub const MOST_COLUMNS: usize = 4;
+
+/// The recipe of the original: what nearly all models are published in.
+const ORIGINAL: &str = "bf16";
+
+/// Positions that columns have room for.
+const CONTEXT: u32 = 1024;
+
+/// What a slot holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    origin: Origin,
+    recipe: String,
+    rotate: bool,
+}
+
+/// What a column is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Nothing.
+    Idle,
+    /// Its turn comes.
+    Waiting,
+    /// Being loaded, or compared.
+    Working(Progress),
+    /// Writing.
+    Writing,
+    /// It could not: why.
+    Failed(String),
+}
+
+/// A token of a column's text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// Its id.
+    pub token: u32,
+    /// The text that became complete with it.
+    pub text: String,
+    /// What the original and this model say of it.
+    pub scored: Option<Scored>,
+}
+
+/// One form of the model.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its place in the session.
+    pub slot: Slot,
+    /// How it is compressed.
+    pub recipe: String,
+    /// What that will make of the model, or why it cannot.
+    pub plan: Option<Result<Weights, String>>,
+    /// What it is doing.
+    pub phase: Phase,
+    /// What was said when it was loaded.
+    pub loaded: Option<Loaded>,
+    /// Its text.
+    pub pieces: Vec<Piece>,
+    /// How fast it came.
+    pub speed: Option<Speed>,
+    /// Why it ended.
+    pub stop: Option<Stop>,
+    /// The first token that is not the original's.
+    pub first_difference: Option<usize>,
+    held: Option<Held>,
+    began: Option<Instant>,
+}
+
+impl Column {
+    fn new(slot: Slot, recipe: String) -> Self {
+        Self {
+            slot,
+            recipe,
+            plan: None,
+            phase: Phase::Idle,
+            loaded: None,
+            pieces: Vec::new(),
+            speed: None,
+            stop: None,
+            first_difference: None,
+            held: None,
+            began: None,
+        }
+    }
+
+    /// Its text.
+    pub fn text(&self) -> String {
+        self.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
+
+    /// Tokens a second so far, while it writes; as measured, when it is done.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        if let Some(speed) = self.speed {
+            return (speed.decode_tokens > 0).then_some(speed.decode_tokens_per_second);
+        }
+        let seconds = self.began?.elapsed().as_secs_f64();
+        (self.pieces.len() > 1 && seconds > 0.0).then(|| (self.pieces.len() - 1) as f64 / seconds)
+    }
+
+    /// Mean divergence from the original over its text, in nats.
+    pub fn divergence(&self) -> Option<f64> {
+        let scored: Vec<f64> = self.pieces.iter().filter_map(|p| Some(p.scored.as_ref()?.kl_divergence)).collect();
+        (!scored.is_empty()).then(|| scored.iter().sum::<f64>() / scored.len() as f64)
+    }
+
+    fn clear(&mut self) {
+        self.pieces.clear();
+        (self.speed, self.stop, self.first_difference, self.began) = (None, None, None, None);
+        self.phase = Phase::Idle;
+    }
+
+    fn is_unfinished(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Working(_) | Phase::Writing)
+    }
+}
+
+/// The columns.
+#[derive(Clone, Debug)]
+pub struct Compare {
+    /// The original first.
+    pub columns: Vec<Column>,
+    /// Every method, with what it would make of the model with its defaults.
+    pub methods: Vec<(Method, Option<Weights>)>,
+    next: u32,
+}
+
+impl Compare {
+    pub(super) fn new(recipes: &[String]) -> Self {
+        let methods = methods().into_iter().map(|method| (method, None)).collect();
+        let mut compare = Self { columns: vec![Column::new(Slot(0), ORIGINAL.to_owned())], methods, next: 1 };
+        recipes.iter().for_each(|recipe| compare.add(recipe.clone()));
+        compare
+    }
+
+    /// The column of a slot.
+    pub fn column(&mut self, slot: Slot) -> Option<&mut Column> {
+        self.columns.iter_mut().find(|column| column.slot == slot)
+    }
+
+    pub(super) fn add(&mut self, recipe: String) {
+        if self.columns.len() < MOST_COLUMNS {
+            self.columns.push(Column::new(Slot(self.next), recipe));
+            self.next += 1;
+        }
+    }
+
+    /// Takes a compression away; whether its slot holds something.
+    pub(super) fn remove(&mut self, slot: Slot) -> bool {
+        let at = self.columns.iter().skip(1).position(|column| column.slot == slot);
+        at.is_some_and(|at| self.columns.remove(at + 1).held.is_some())
+    }
+
+    pub(super) fn change(&mut self, slot: Slot, recipe: String) {
+        if let Some(column) = self.column(slot).filter(|column| column.recipe != recipe) {
+            column.recipe = recipe;
+            column.clear();
+            column.loaded = None;
+        }
+    }
+
+    /// Another model is chosen.
+    pub(super) fn forget(&mut self) {
+        for column in &mut self.columns {
+            column.clear();
+            column.loaded = None;
+        }
+    }
+
+    /// The device is gone, and what the slots held with it.
+    pub(super) fn lost(&mut self) {
+        self.columns.iter_mut().for_each(|column| column.held = None);
+    }
+
+    /// Whether any column is loading, writing or waiting for its turn.
+    pub fn is_running(&self) -> bool {
+        self.columns.iter().any(Column::is_unfinished)
+    }
+
+    pub(super) fn plan(&mut self, tensors: Option<&[TensorRow]>, rotated: bool) {
+        let plan = |recipe: &str| {
+            let recipe = Recipe::Codec(recipe.to_owned());
+            Some(session::plan(tensors?, Some(&recipe), rotated).map_err(|error| error.to_string()))
+        };
+        for column in &mut self.columns {
+            column.plan = plan(&column.recipe);
+        }
+        for (method, found) in &mut self.methods {
+            *found = plan(&method.spelling(&[])).and_then(Result::ok);
+        }
+    }
+}
+
+impl State {
+    /// The slot that holds the original.
+    fn original(&self) -> Slot {
+        self.compare.columns[0].slot
+    }
+
+    fn input(&self) -> Input {
+        let prompt = self.settings.prompt.clone();
+        if self.settings.raw { Input::Prompt(prompt) } else { Input::Message(prompt) }
+    }
+
+    pub(super) fn run(&mut self, client: &mut dyn Client) {
+        if self.compare.is_running() {
+            return;
+        }
+        let Some(model) = &self.model else {
+            self.notice = Some(Notice { text: "Choose a model first.".to_owned(), remedy: None });
+            self.tab = super::Tab::Models;
+            return;
+        };
+        self.notice = None;
+        let (origin, rotate) = (model.origin.clone(), self.settings.rotate);
+        let s = &self.settings;
+        let sampling = Sampling {
+            temperature: s.temperature,
+            top_k: s.top_k,
+            top_p: s.top_p,
+            seed: s.seed,
+            ..Sampling::default()
+        };
+        let (input, tokens) = (self.input(), self.settings.tokens);
+        for column in &mut self.compare.columns {
+            column.clear();
+            if let Some(Err(why)) = &column.plan {
+                column.phase = Phase::Failed(why.clone());
+                continue;
+            }
+            column.phase = Phase::Waiting;
+            let (slot, recipe) = (column.slot, column.recipe.clone());
+            let wanted = Held { origin: origin.clone(), recipe: recipe.clone(), rotate };
+            if column.held.as_ref() != Some(&wanted) {
+                (column.held, column.loaded) = (None, None);
+                let load = Load {
+                    slot,
+                    source: origin.source(),
+                    recipe: Some(Recipe::Codec(recipe)),
+                    rotation: rotate.then_some(Rotation { seed: ROTATION }),
+                    context: Some(CONTEXT),
+                    attention: None,
+                    calibration: session::Calibration::default(),
+                };
+                self.jobs.insert(client.send(Command::Load(load)), Purpose::Load(slot, wanted));
+            }
+            let generate =
+                Generate { slot, input: input.clone(), sampling: sampling.clone(), tokens, stop: Vec::new() };
+            self.jobs.insert(client.send(Command::Generate(generate)), Purpose::Generate(slot));
+        }
+    }
+
+    pub(super) fn on_load(&mut self, slot: Slot, held: Held, kind: EventKind, client: &mut dyn Client) {
+        let failed = matches!(kind, EventKind::Failed(_) | EventKind::Cancelled);
+        let Some(column) = self.compare.column(slot) else { return };
+        match kind {
+            EventKind::Progress(progress) => column.phase = Phase::Working(progress),
+            EventKind::Report(report) => {
+                if let Report::Load(loaded) = *report {
+                    (column.loaded, column.held) = (Some(loaded), Some(held));
+                    column.phase = Phase::Waiting;
+                }
+            }
+            EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
+            EventKind::Cancelled => column.phase = Phase::Idle,
+            EventKind::Token { .. } | EventKind::Done => {}
+        }
+        if failed {
+            // What was to be written with it has nothing to write with.
+            let waiting = self.jobs.iter().filter(|(_, purpose)| **purpose == Purpose::Generate(slot));
+            let waiting: Vec<_> = waiting.map(|(job, _)| *job).collect();
+            for job in waiting {
+                client.cancel(job);
+                self.jobs.remove(&job);
+            }
+        }
+    }
+
+    pub(super) fn on_generate(&mut self, slot: Slot, kind: EventKind, client: &mut dyn Client) {
+        let original: Vec<u32> = self.compare.columns[0].pieces.iter().map(|piece| piece.token).collect();
+        let is_original = slot == self.original();
+        let Some(column) = self.compare.column(slot) else { return };
+        match kind {
+            EventKind::Token { id, text } => {
+                column.phase = Phase::Writing;
+                column.began.get_or_insert_with(Instant::now);
+                column.pieces.push(Piece { token: id, text, scored: None });
+                let at = column.pieces.len() - 1;
+                if !is_original && column.first_difference.is_none() && original.get(at) != Some(&id) {
+                    column.first_difference = Some(at);
+                }
+            }
+            EventKind::Report(report) => {
+                if let Report::Generate(found) = *report {
+                    // The token that ends a text may bring what was held back, but is none of its tokens.
+                    column.pieces.truncate(found.generation.tokens.len());
+                    for (piece, text) in column.pieces.iter_mut().zip(found.generation.pieces) {
+                        piece.text = text;
+                    }
+                    column.first_difference = column.first_difference.filter(|at| *at < column.pieces.len());
+                    (column.speed, column.stop) = (Some(found.speed), Some(found.generation.stop));
+                }
+            }
+            EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
+            EventKind::Cancelled => column.phase = Phase::Idle,
+            EventKind::Done => {
+                column.phase = Phase::Idle;
+                let tokens: Vec<u32> = column.pieces.iter().map(|piece| piece.token).collect();
+                let original = self.original();
+                let held = self.compare.columns[0].held.is_some();
+                if !is_original && held && !tokens.is_empty() {
+                    let score = Score { original, slot, input: self.input(), tokens };
+                    self.jobs.insert(client.send(Command::Score(score)), Purpose::Score(slot));
+                }
+            }
+            EventKind::Progress(progress) => {
+                if column.pieces.is_empty() {
+                    column.phase = Phase::Working(progress);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_score(&mut self, slot: Slot, kind: EventKind) {
+        let Some(column) = self.compare.column(slot) else { return };
+        match kind {
+            EventKind::Progress(progress) => column.phase = Phase::Working(progress),
+            EventKind::Report(report) => {
+                if let Report::Score(scores) = *report {
+                    for (piece, scored) in column.pieces.iter_mut().zip(scores.tokens) {
+                        piece.scored = (piece.token == scored.token).then_some(scored);
+                    }
+                }
+            }
+            EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
+            EventKind::Cancelled | EventKind::Done => column.phase = Phase::Idle,
+            EventKind::Token { .. } => {}
+        }
+    }
+}

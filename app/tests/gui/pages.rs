@@ -1,0 +1,47 @@
+//! Every page as a picture, light and dark, on a desk and on a phone. `UPDATE_SNAPSHOTS=1 cargo test -p tersor --test gui` draws
+//! them anew where they differ; look at them before committing.
+
+use egui_kittest::SnapshotResults;
+use tersor::gui::start::Start;
+use tersor::gui::state::{Action, Settings, Tab};
+
+use super::use_it::{Screen, screen};
+
+const DESK: [f32; 2] = [1280.0, 800.0];
+const PHONE: [f32; 2] = [390.0, 844.0];
+
+/// An app in which a comparison and a measurement are done and a tensor is chosen.
+fn used(size: [f32; 2], dark: bool) -> Screen {
+    let settings = Settings { recipes: vec!["q4_k".into(), "q2_k".into()], ..Settings::default() };
+    let start = Start { model: Some("tiny".into()), run: true, dark: Some(dark), ..Start::default() };
+    let (mut screen, _) = screen(size, settings, start);
+    for action in [Action::Measure, Action::Tensor("model.layers.0.mlp.down_proj.weight".into())] {
+        screen.act(action);
+    }
+    screen
+}
+
+#[test]
+fn pages() {
+    let mut results = SnapshotResults::new();
+    for (place, size) in [("desk", DESK), ("phone", PHONE)] {
+        for dark in [false, true] {
+            let mut screen = used(size, dark);
+            for tab in Tab::ALL {
+                screen.act(Action::Show(tab));
+                let theme = if dark { "dark" } else { "light" };
+                let name = format!("{}_{place}_{theme}", tab.name().to_lowercase());
+                results.add(screen.harness.try_snapshot(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_method_is_chosen_from_a_list() {
+    let start = Start { model: Some("tiny".into()), dark: Some(false), ..Start::default() };
+    let (mut screen, _) = screen(DESK, Settings::default(), start);
+    screen.click("q4_k");
+    let mut results = SnapshotResults::new();
+    results.add(screen.harness.try_snapshot("method_desk_light"));
+}

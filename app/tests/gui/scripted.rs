@@ -1,0 +1,380 @@
+//! A client that answers at once and always the same, so that pictures depend on nothing but the app.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use eframe::egui;
+use tersor::gui::client::{Client, Happening, Known};
+use tersor::gui::library::Origin;
+use tersor_engine::gpu::{AdapterSummary, Tier};
+use tersor_engine::progress::{Progress, Unit};
+use tersor_engine::session::report::*;
+use tersor_engine::session::{self, Command, Event, EventKind, Failure, JobId, Recipe, Slot};
+
+/// What the original writes, token by token.
+pub const ORIGINAL: &[&str] = &[
+    " single",
+    " man",
+    " in",
+    " possession",
+    " of",
+    " a",
+    " good",
+    " fortune",
+    ",",
+    " must",
+    " be",
+    " in",
+    " want",
+    " of",
+    " a",
+    " wife",
+    ".",
+    "\n\n",
+    "How",
+    "ever",
+    " little",
+    " known",
+    " the",
+    " feelings",
+    " of",
+    " such",
+    " a",
+    " man",
+    " may",
+    " be",
+];
+/// What a compressed model writes instead from the tenth token on.
+const OTHER: &[&str] = &[
+    " might",
+    " be",
+    " supposed",
+    " to",
+    " want",
+    " a",
+    " house",
+    " in",
+    " the",
+    " country",
+    ",",
+    " and",
+    " a",
+    " carriage",
+    " to",
+    " drive",
+    " there",
+    " in",
+    ".",
+];
+/// Where they part.
+pub const PART: usize = 9;
+
+/// What a test sees of the client.
+#[derive(Default)]
+pub struct Record {
+    /// Commands that were sent.
+    pub sent: Vec<Command>,
+    /// Jobs that were cancelled.
+    pub cancelled: Vec<JobId>,
+    /// Models that were fetched.
+    pub fetched: Vec<String>,
+    /// How often a file was asked for.
+    pub picked: usize,
+    /// What happens next.
+    pub queue: VecDeque<Happening>,
+    /// Commands are not answered but left waiting.
+    pub silent: bool,
+    /// Loading answers with this failure.
+    pub failure: Option<Failure>,
+}
+
+/// The client and what a test sees of it.
+pub struct Scripted {
+    record: Rc<RefCell<Record>>,
+    next: u64,
+    recipes: Vec<(Slot, String)>,
+}
+
+impl Scripted {
+    pub fn new() -> (Self, Rc<RefCell<Record>>) {
+        let record = Rc::<RefCell<Record>>::default();
+        (Self { record: record.clone(), next: 0, recipes: Vec::new() }, record)
+    }
+
+    fn answer(&mut self, command: &Command) -> Vec<EventKind> {
+        let report = |report| vec![EventKind::Report(Box::new(report)), EventKind::Done];
+        match command {
+            Command::Adapters => report(Report::Adapters(Adapters { adapters: vec![adapter()], chosen: Some(0) })),
+            Command::Inspect(command) => report(Report::Inspect(inspection(command.tensor.as_deref()))),
+            Command::Load(command) => {
+                if let Some(failure) = self.record.borrow().failure.clone() {
+                    return vec![EventKind::Failed(failure)];
+                }
+                let recipe = command.recipe.as_ref().map_or("bf16", Recipe::name).to_owned();
+                self.recipes.push((command.slot, recipe));
+                report(Report::Load(loaded(command.recipe.as_ref())))
+            }
+            Command::Generate(command) => {
+                let recipe = self.recipes.iter().rev().find(|(slot, _)| *slot == command.slot);
+                let differs = recipe.is_some_and(|(_, recipe)| recipe.starts_with("q2") || recipe.starts_with("q3"));
+                let pieces = words(differs);
+                let tokens = ids(&pieces);
+                let token = |(id, text): (&u32, &&str)| EventKind::Token { id: *id, text: (*text).to_owned() };
+                let mut events: Vec<EventKind> = tokens.iter().zip(&pieces).map(token).collect();
+                let generation = Generation {
+                    text: pieces.concat(),
+                    tokens,
+                    pieces: pieces.iter().map(|piece| (*piece).to_owned()).collect(),
+                    stop: Stop::Length,
+                    first_difference: None,
+                };
+                let speed = Speed {
+                    prefill_tokens: 9,
+                    prefill_tokens_per_second: 812.0,
+                    decode_tokens: 29,
+                    decode_tokens_per_second: if differs { 164.0 } else { 97.3 },
+                    first_token_ms: 41.0,
+                };
+                events.extend(report(Report::Generate(Generated { generation, speed, attention: None })));
+                events
+            }
+            Command::Score(command) => report(Report::Score(scores(&command.tokens))),
+            Command::Compare(command) => report(Report::Compare(comparison(command))),
+            _ => vec![EventKind::Done],
+        }
+    }
+}
+
+impl Client for Scripted {
+    fn known(&self) -> Vec<Known> {
+        let known = |name: &str, description: &str, bytes, unavailable: Option<&str>| Known {
+            name: name.into(),
+            description: description.into(),
+            license: "Apache-2.0".into(),
+            bytes,
+            unavailable: unavailable.map(str::to_owned),
+        };
+        vec![
+            known("tiny", "a byte-level language model of Jane Austen's prose, 3 M parameters", 0, None),
+            known("smollm2-135m", "SmolLM2 135M Instruct: a small English chat model", 98_362_432, None),
+            known("minilm-l6", "a sentence encoder", 90_868_376, Some("In a browser: drop the file on this page.")),
+        ]
+    }
+
+    fn fetches_anything(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, command: Command) -> JobId {
+        self.next += 1;
+        let job = JobId(self.next);
+        if !self.record.borrow().silent {
+            let events = self.answer(&command).into_iter().map(|kind| Happening::Event(Event { job, kind }));
+            self.record.borrow_mut().queue.extend(events);
+        }
+        self.record.borrow_mut().sent.push(command);
+        job
+    }
+
+    fn fetch(&mut self, name: &str) -> JobId {
+        self.next += 1;
+        let job = JobId(self.next);
+        let mut record = self.record.borrow_mut();
+        record.fetched.push(name.to_owned());
+        let progress = Progress { stage: format!("fetching {name}"), done: 31, total: 98, unit: Unit::Tensors };
+        record.queue.push_back(Happening::Event(Event { job, kind: EventKind::Progress(progress) }));
+        if !record.silent {
+            record.queue.push_back(Happening::Event(Event { job, kind: EventKind::Done }));
+        }
+        job
+    }
+
+    fn cancel(&mut self, job: JobId) {
+        let mut record = self.record.borrow_mut();
+        record.cancelled.push(job);
+        record.queue.push_back(Happening::Event(Event { job, kind: EventKind::Cancelled }));
+    }
+
+    fn pick(&mut self) {
+        self.record.borrow_mut().picked += 1;
+    }
+
+    fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {
+        let path = files[0].path().to_owned();
+        self.record.borrow_mut().queue.push_back(Happening::Opened(Origin::Path(path)));
+    }
+
+    fn next(&mut self) -> Option<Happening> {
+        self.record.borrow_mut().queue.pop_front()
+    }
+}
+
+fn words(differs: bool) -> Vec<&'static str> {
+    let end = if differs { OTHER } else { &ORIGINAL[PART..] };
+    ORIGINAL[..PART].iter().chain(end).copied().collect()
+}
+
+fn ids(pieces: &[&str]) -> Vec<u32> {
+    pieces.iter().map(|piece| piece.bytes().fold(7, |id, byte| id * 31 % 49_152 + u32::from(byte))).collect()
+}
+
+fn adapter() -> AdapterSummary {
+    AdapterSummary {
+        index: 0,
+        name: "Example GPU 4000".into(),
+        backend: "Vulkan".into(),
+        kind: "DiscreteGpu".into(),
+        driver: "example 1.0".into(),
+        tier: Tier { f16: true, subgroup: true },
+        subgroup_size: [32, 32],
+        timestamps: true,
+        max_buffer: 4 << 30,
+        max_binding: 2 << 30,
+        max_storage_buffers: 16,
+        max_invocations: 1024,
+        workgroup_memory: 32 << 10,
+        memory: Some(8 << 30),
+    }
+}
+
+fn model() -> Model {
+    Model {
+        name: "tiny".into(),
+        architecture: "llama".into(),
+        parameters: 3_221_760,
+        file_bytes: 6_446_000,
+        rotation: None,
+    }
+}
+
+fn tensors() -> Vec<TensorRow> {
+    let row = |name: String, shape: [u64; 2]| TensorRow {
+        bytes: 2 * shape[0] * shape[1],
+        name,
+        shape: shape.to_vec(),
+        dtype: "BF16".into(),
+    };
+    let mut rows = vec![row("model.embed_tokens.weight".into(), [512, 256])];
+    for layer in 0..6 {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        rows.extend(["q", "k", "v", "o"].map(|part| row(name(&format!("self_attn.{part}_proj")), [256, 256])));
+        rows.extend(["gate", "up"].map(|part| row(name(&format!("mlp.{part}_proj")), [512, 256])));
+        rows.push(row(name("mlp.down_proj"), [256, 512]));
+    }
+    rows
+}
+
+fn inspection(tensor: Option<&str>) -> Inspection {
+    let tensors = tensors();
+    let statistics = tensor.map(|name| TensorStatistics {
+        tensor: tensors.iter().find(|row| row.name == name).unwrap().clone(),
+        min: -0.42,
+        max: 0.44,
+        mean: 0.0003,
+        standard_deviation: 0.061,
+        zeros: 0.0002,
+        not_finite: 0,
+        kurtosis: 4.2,
+        histogram: (0..41).map(|i| (40_000.0 * (-0.5 * (f64::from(i) / 3.4 - 5.88).powi(2)).exp()) as u64).collect(),
+        first: vec![0.01, -0.02],
+    });
+    Inspection { model: model(), container: "safetensors".into(), metadata: Vec::new(), tensors, statistics }
+}
+
+fn weights(recipe: Option<&Recipe>) -> Weights {
+    session::plan(&tensors(), recipe, false).unwrap()
+}
+
+fn loaded(recipe: Option<&Recipe>) -> Loaded {
+    let weights = weights(recipe);
+    Loaded {
+        device: device(),
+        model: model(),
+        memory: Memory { weights: weights.bytes, kv_cache: 0, scratch: 0, peak: weights.bytes + 2_400_000 },
+        weights,
+        context: 1024,
+        chat: false,
+    }
+}
+
+fn device() -> Device {
+    Device {
+        name: "Example GPU 4000 (Vulkan)".into(),
+        driver: "example 1.0".into(),
+        tier: Tier { f16: true, subgroup: true },
+        limits: "adapter".into(),
+        software: false,
+    }
+}
+
+fn scores(tokens: &[u32]) -> Scores {
+    let candidate = |token, text: &str, probability| Candidate { token, text: text.into(), probability };
+    let score = |(i, token): (usize, &u32)| Scored {
+        token: *token,
+        // Calm, then a burst where the texts part, then calmer again.
+        kl_divergence: [0.0004, 0.003, 0.02, 0.0008, 0.09][i % 5] * if i == PART { 30.0 } else { 1.0 },
+        probability: [0.8, 0.7],
+        best: [
+            vec![candidate(1, " must", 0.71), candidate(2, " might", 0.12)],
+            vec![candidate(2, " might", 0.44), candidate(1, " must", 0.39)],
+        ],
+    };
+    Scores { tokens: tokens.iter().enumerate().map(score).collect() }
+}
+
+fn comparison(command: &session::Compare) -> Comparison {
+    let text = command.text.as_ref().unwrap();
+    let quality = |perplexity: f64, kl: Option<f64>| Quality {
+        perplexity: Estimate { value: perplexity, standard_error: 0.02 * perplexity },
+        bits_per_byte: Some(1.9),
+        divergence: kl.map(|kl| Divergence {
+            ln_perplexity_ratio: Estimate { value: kl / 3.0, standard_error: 0.001 },
+            kl_divergence: Distribution {
+                mean: kl,
+                standard_error: 0.05 * kl,
+                median: 0.4 * kl,
+                percentile_99: 6.0 * kl,
+                percentile_99_9: 11.0 * kl,
+                max: 20.0 * kl,
+            },
+            delta_p_mean: -0.001,
+            delta_p_rms: 0.02,
+            same_top: Estimate { value: 1.0 - kl.sqrt() / 3.0, standard_error: 0.002 },
+            top5_overlap: 0.9,
+            flips: 3,
+            layers: Vec::new(),
+        }),
+    };
+    let variant = |recipe: &str, quality| Variant {
+        recipe: recipe.to_owned(),
+        weights: weights(Some(&Recipe::Codec(recipe.to_owned()))),
+        quality: Some(quality),
+        embeddings: None,
+        speed: None,
+        memory: Memory::default(),
+        generation: None,
+        attention: None,
+    };
+    let mut variants = vec![variant("bf16", quality(7.9, None))];
+    for recipe in &command.recipes {
+        let bits = weights(Some(recipe)).bits_per_weight;
+        let kl = 4.0 * (-1.1 * bits).exp();
+        variants.push(variant(recipe.name(), quality(7.9 * (1.0 + kl / 3.0), Some(kl))));
+    }
+    Comparison {
+        version: "0.1.0".into(),
+        device: device(),
+        model: model(),
+        text: Some(TextInfo {
+            name: text.name.clone(),
+            bytes: 71_000,
+            context: command.context,
+            windows: command.windows.unwrap_or(1).into(),
+            positions: 510,
+        }),
+        prompt: None,
+        variants,
+        seconds: 1.0,
+    }
+}

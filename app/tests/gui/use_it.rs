@@ -1,0 +1,217 @@
+//! What a person does: clicks, keys, and what follows from them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use eframe::egui::{Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable as _;
+use tersor::gui::App;
+use tersor::gui::start::Start;
+use tersor::gui::state::{Action, Phase, Remedy, Settings, Tab};
+use tersor_engine::session::{Command, Failure};
+
+use super::scripted::{ORIGINAL, PART, Record, Scripted};
+
+/// A window with the app in it.
+pub struct Screen {
+    pub harness: Harness<'static, Option<App>>,
+}
+
+/// Opens the app on a screen of this size.
+pub fn screen(size: [f32; 2], settings: Settings, start: Start) -> (Screen, Rc<RefCell<Record>>) {
+    let (client, record) = Scripted::new();
+    let mut client = Some((client, settings, start));
+    let mut harness = Harness::builder().with_size(size).with_max_steps(60).build_ui_state(
+        move |ui, app: &mut Option<App>| {
+            if let Some((client, settings, start)) = client.take() {
+                *app = Some(App::new(ui.ctx(), Box::new(client), settings, start));
+            }
+            if let Some(app) = app {
+                app.ui(ui);
+            }
+        },
+        None,
+    );
+    harness.run();
+    (Screen { harness }, record)
+}
+
+impl Screen {
+    pub fn app(&mut self) -> &mut App {
+        self.harness.state_mut().as_mut().unwrap()
+    }
+
+    /// Does what a button would, and draws until nothing changes any more.
+    pub fn act(&mut self, action: Action) {
+        self.app().act(action);
+        self.harness.run();
+    }
+
+    pub fn click(&mut self, label: &str) {
+        self.harness.get_by_label(label).click();
+        self.harness.run();
+    }
+
+    fn press(&mut self, modifiers: Modifiers, key: Key) {
+        self.harness.key_press_modifiers(modifiers, key);
+        self.harness.run();
+    }
+}
+
+fn with_tiny() -> Start {
+    Start { model: Some("tiny".into()), ..Start::default() }
+}
+
+fn desk(start: Start) -> (Screen, Rc<RefCell<Record>>) {
+    screen([1280.0, 800.0], Settings::default(), start)
+}
+
+#[test]
+fn a_model_is_chosen_and_compared_with_two_clicks() {
+    let (mut screen, record) = desk(Start::default());
+    assert_eq!(screen.app().state.tab, Tab::Models);
+    screen.click("tiny");
+    assert_eq!(record.borrow().fetched, ["tiny"]);
+    assert_eq!(screen.app().state.tab, Tab::Compare);
+    screen.click("Run");
+    let state = &screen.app().state;
+    assert_eq!(state.compare.columns[0].text(), ORIGINAL.concat());
+    assert!(state.compare.columns.iter().all(|column| column.phase == Phase::Idle && column.loaded.is_some()));
+    assert_eq!(state.compare.columns[1].first_difference, None);
+    assert!(state.compare.columns[1].divergence().is_some());
+    // The text is there for screen readers, too.
+    assert_eq!(screen.harness.get_all_by_label(&ORIGINAL.concat()).count(), 2);
+}
+
+#[test]
+fn every_page_and_action_has_a_key() {
+    let (mut screen, record) = desk(with_tiny());
+    for (key, tab) in
+        [(Key::Num3, Tab::Quality), (Key::Num4, Tab::Tensors), (Key::Num1, Tab::Models), (Key::Num2, Tab::Compare)]
+    {
+        screen.press(Modifiers::ALT, key);
+        assert_eq!(screen.app().state.tab, tab);
+    }
+    screen.press(Modifiers::COMMAND, Key::O);
+    assert_eq!(record.borrow().picked, 1);
+    screen.press(Modifiers::COMMAND, Key::Enter);
+    assert!(!screen.app().state.compare.columns[0].pieces.is_empty());
+    // Esc stops what runs.
+    record.borrow_mut().silent = true;
+    screen.press(Modifiers::COMMAND, Key::Enter);
+    assert!(screen.app().state.compare.is_running());
+    screen.press(Modifiers::NONE, Key::Escape);
+    assert!(!screen.app().state.compare.is_running());
+    assert!(!record.borrow().cancelled.is_empty());
+}
+
+#[test]
+fn what_is_loaded_is_not_loaded_again_and_what_changed_is() {
+    let loads = |record: &Rc<RefCell<Record>>| {
+        record.borrow().sent.iter().filter(|command| matches!(command, Command::Load(_))).count()
+    };
+    let (mut screen, record) = desk(Start { run: true, ..with_tiny() });
+    assert_eq!(loads(&record), 2);
+    screen.act(Action::Run);
+    assert_eq!(loads(&record), 2);
+    let slot = screen.app().state.compare.columns[1].slot;
+    screen.act(Action::Change(slot, "q2_k".into()));
+    assert!(screen.app().state.compare.columns[1].pieces.is_empty());
+    screen.act(Action::Run);
+    assert_eq!(loads(&record), 3);
+    let column = &screen.app().state.compare.columns[1];
+    assert_eq!(column.first_difference, Some(PART));
+    screen.act(Action::Rotate(true));
+    screen.act(Action::Run);
+    assert_eq!(loads(&record), 5, "another basis is another model");
+}
+
+#[test]
+fn sizes_are_there_before_anything_runs_and_nonsense_is_explained() {
+    let (mut screen, record) = desk(with_tiny());
+    let slot = screen.app().state.compare.columns[1].slot;
+    let plan = screen.app().state.compare.columns[1].plan.clone().unwrap().unwrap();
+    assert!((plan.bits_per_weight - 4.5).abs() < 1e-9);
+    assert!(!record.borrow().sent.iter().any(|command| matches!(command, Command::Load(_))));
+    screen.act(Action::Change(slot, "q4k".into()));
+    let why = screen.app().state.compare.columns[1].plan.clone().unwrap().unwrap_err();
+    assert!(why.contains("did you mean `q4_k`"), "{why}");
+    screen.act(Action::Run);
+    let columns = &screen.app().state.compare.columns;
+    assert!(matches!(&columns[1].phase, Phase::Failed(found) if *found == why));
+    assert!(!columns[0].pieces.is_empty(), "the original writes all the same");
+}
+
+#[test]
+fn columns_come_and_go() {
+    let (mut screen, record) = desk(Start { run: true, ..with_tiny() });
+    screen.click("Add a compression");
+    screen.click("Add a compression");
+    assert_eq!(screen.app().state.settings.recipes, ["q4_k", "q8_0", "q3_k"]);
+    assert!(screen.harness.query_by_label("Add a compression").is_none(), "there is no room for more");
+    let slot = screen.app().state.compare.columns[1].slot;
+    screen.act(Action::Remove(slot));
+    assert_eq!(screen.app().state.settings.recipes, ["q8_0", "q3_k"]);
+    assert!(record.borrow().sent.contains(&Command::Unload(slot)), "its memory is given back");
+}
+
+#[test]
+fn a_lost_device_can_be_recovered_from_in_one_click() {
+    let (mut screen, record) = desk(with_tiny());
+    record.borrow_mut().failure = Some(Failure { message: "device lost".into(), device_lost: true });
+    screen.act(Action::Run);
+    let notice = screen.app().state.notice.clone().unwrap();
+    assert_eq!(notice.remedy, Some(("Load again and run", Remedy::Run)));
+    assert!(!screen.app().state.is_busy());
+    record.borrow_mut().failure = None;
+    screen.click("Load again and run");
+    assert_eq!(screen.app().state.notice, None);
+    assert_eq!(screen.app().state.compare.columns[1].pieces.len(), ORIGINAL.len());
+}
+
+#[test]
+fn a_model_that_cannot_be_had_here_says_so() {
+    let (mut screen, record) = desk(Start::default());
+    screen.click("minilm-l6");
+    assert!(record.borrow().fetched.is_empty());
+    screen.harness.get_by_label("In a browser: drop the file on this page.");
+}
+
+#[test]
+fn whatever_the_command_line_opens_can_be_typed() {
+    let (mut screen, record) = desk(Start::default());
+    screen.app().state.typed = Some(" org/name ".to_owned());
+    screen.click("Open");
+    assert_eq!(record.borrow().fetched, ["org/name"]);
+    assert_eq!(screen.app().state.tab, Tab::Compare, "what is opened is shown");
+}
+
+#[test]
+fn measurements_add_up() {
+    let (mut screen, _) = desk(Start { tab: Some(Tab::Quality), run: true, ..with_tiny() });
+    let recipes = |screen: &mut Screen| -> Vec<String> {
+        screen.app().state.quality.table().iter().map(|row| row.variant.recipe.clone()).collect()
+    };
+    assert_eq!(recipes(&mut screen), ["bf16", "q4_k"]);
+    let slot = screen.app().state.compare.columns[1].slot;
+    screen.act(Action::Change(slot, "q8_0".into()));
+    screen.act(Action::Measure);
+    assert_eq!(recipes(&mut screen), ["bf16", "q8_0", "q4_k"]);
+    // Under other conditions numbers cannot be compared.
+    screen.app().state.settings.windows += 1;
+    screen.act(Action::Measure);
+    assert_eq!(recipes(&mut screen), ["bf16", "q8_0"]);
+}
+
+#[test]
+fn nothing_moves_when_nothing_happens() {
+    let (mut screen, _) = desk(Start { run: true, ..with_tiny() });
+    screen.harness.run();
+    for _ in 0..3 {
+        screen.harness.step();
+        let output = &screen.harness.output().viewport_output;
+        let delay = output.values().map(|viewport| viewport.repaint_delay).min().unwrap();
+        assert!(delay > std::time::Duration::from_secs(3600), "another frame is asked for in {delay:?}");
+    }
+}

@@ -1,0 +1,69 @@
+//! The real window: opened, used, closed. Needs a screen, which `cargo xtask test --only window` makes where there is none.
+
+#![cfg(feature = "gui")]
+
+use std::process::Command;
+
+fn tersor(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tersor"));
+    command.arg("app").args(args);
+    command
+}
+
+#[test]
+#[ignore = "needs a screen: cargo xtask test --only window"]
+fn a_window_opens_compares_and_closes() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("picture.png");
+    let args =
+        ["tiny", "--with", "q4_k", "--tokens", "8", "--run", "--theme", "dark", "--size", "900x640", "--picture"];
+    let output = tersor(&args).arg(&picture).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    let mut reader =
+        png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&picture).unwrap())).read_info().unwrap();
+    assert_eq!((reader.info().width, reader.info().height), (900, 640));
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let colours: std::collections::HashSet<&[u8]> = pixels.chunks_exact(3).collect();
+    assert!(colours.len() > 50, "a page has more than {} colours", colours.len());
+    assert!(pixels.iter().map(|p| u64::from(*p)).sum::<u64>() / (pixels.len() as u64) < 80, "dark is dark");
+}
+
+/// Pages with the arguments that fill them.
+const PAGES: [(&str, &[&str]); 4] = [
+    ("models", &["--tab", "models"]),
+    ("compare", &["--with", "q4_k", "uniform:bits=2", "--tokens", "160", "--run"]),
+    ("quality", &["--tab", "quality", "--with", "q8_0", "q4_k", "q2_k", "--run"]),
+    ("tensors", &["--tab", "tensors"]),
+];
+/// A desk in dark, a phone in light.
+const LOOKS: [(&str, &str, &str); 2] = [("desk", "1280x800", "dark"), ("phone", "390x844", "light")];
+
+/// No test of anything but that it works: the pictures of `docs/screenshots`, for `cargo xtask screenshots`.
+#[test]
+#[ignore = "draws pictures for documents: cargo xtask screenshots"]
+fn pictures_for_documents() {
+    let folder = std::env::var_os("TERSOR_SCREENSHOTS").expect("TERSOR_SCREENSHOTS names the folder for the pictures");
+    for (page, args) in PAGES {
+        for (place, size, theme) in LOOKS {
+            let picture = std::path::Path::new(&folder).join(format!("{page}_{place}.png"));
+            let mut app = tersor(&["tiny", "--size", size, "--theme", theme]);
+            assert!(app.args(args).arg("--picture").arg(&picture).status().unwrap().success(), "{page}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_screen_it_says_so() {
+    let mut command = tersor(&[]);
+    for name in ["DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"] {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: cannot open a window"), "{said}");
+    assert!(said.contains("tersor help"), "{said}");
+}

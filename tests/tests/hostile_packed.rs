@@ -13,7 +13,8 @@ use tersor_tests::hostile::{Cage, bit_flips, in_a_cage, json_lies, truncations, 
 
 const NAME: &str = "victim.safetensors";
 
-/// A file with metadata and five tensors: in NF4 with double quantization, in Q4_K, two entropy-coded ones, and a plain one.
+/// A file with metadata and seven tensors: in NF4 with double quantization, in Q4_K, two entropy-coded ones, two with outliers, and a
+/// plain one.
 fn file(entries: &BTreeMap<String, String>) -> Vec<u8> {
     let (places, planes) = tensors(&mut PackedList::default());
     let mut writer = CheckpointWriter::safetensors(Cursor::new(Vec::new()), NAME, entries, &places)

@@ -136,6 +136,7 @@ fn write(recipe: &str, output: &Path) {
         source: Source::Path(path),
         recipe: Recipe::Codec(recipe.into()),
         rotation: Some(Rotation { seed: 1 }),
+        calibration: Default::default(),
         output: output.to_owned(),
     }));
     let last = events.iter().find(EventKind::is_last).unwrap();

@@ -132,9 +132,9 @@ impl Decision {
         }
     }
 
-    /// [`Decision::all`] for an entropy-coded matrix.
+    /// Every variant that decodes an entropy-coded matrix where it multiplies, and the one that would be chosen for it expanded.
     pub fn all_coded(device: Device, shape: Shape) -> Vec<Self> {
-        let mut all = Self::all(device, shape);
+        let mut all = vec![Self::choose(device, shape)];
         for (lanes, tokens) in [(1, 1), (1, 4), (1, 8), (8, 1), (32, 1)] {
             if tokens == 1 || !(shape.tokens == 1 || shape.norm) {
                 all.push(Self::Coded { lanes, tokens });

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use tersor_engine::codec::{self, Calibration, Packed};
 use tersor_engine::gpu::{Gpu, GpuOptions, Purpose, Tier};
 use tersor_engine::ops::elementwise::Activation;
-use tersor_engine::ops::linear::{Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, forward, forward_with};
+use tersor_engine::ops::linear::{
+    Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, forward, forward_with,
+};
 use tersor_engine::reference::linear as twin;
 use tersor_tests::kernel::{Random, gpus};
 
@@ -58,7 +60,8 @@ fn matrix(case: &Case) -> Packed {
     let mut moment = vec![0.0; cols * cols];
     for i in 0..cols {
         for j in 0..cols {
-            moment[i * cols + j] = (0..cols).map(|k| inputs[i * cols + k] * inputs[j * cols + k]).sum::<f32>() / cols as f32;
+            moment[i * cols + j] =
+                (0..cols).map(|k| inputs[i * cols + k] * inputs[j * cols + k]).sum::<f32>() / cols as f32;
         }
     }
     let mean = random.normals(cols).iter().map(|v| 0.1 * v).collect();
@@ -237,9 +240,12 @@ fn everything_that_fuses_with_a_low_rank_part() {
 #[test]
 fn columns_that_do_not_fill_a_run() {
     let gpus = gpus();
-    for (recipe, cols, tokens, norm) in
-        [("f16+svd:rank=8", 37, 1, true), ("bf16+svd:rank=8,factors=f16", 100, 6, false), ("svd:rank=8", 37, 1, true), ("svd:rank=8", 35, 9, false)]
-    {
+    for (recipe, cols, tokens, norm) in [
+        ("f16+svd:rank=8", 37, 1, true),
+        ("bf16+svd:rank=8,factors=f16", 100, 6, false),
+        ("svd:rank=8", 37, 1, true),
+        ("svd:rank=8", 35, 9, false),
+    ] {
         check_all(&gpus, &Case { norm, ..plain(recipe, &[30], cols, tokens) });
     }
 }
@@ -271,7 +277,8 @@ fn what_does_not_fit_is_refused() {
     let (xs, ys) = (Rows::new(&buffer, 64), Rows::new(&y, 32));
     let error = forward(&mut gpu.record(), &linear, 1, xs, ys, &epilogue).unwrap_err().to_string();
     assert!(error.contains("the bias of a layer with a low-rank part is part of it"), "{error}");
-    let error = tersor_engine::ops::linear::embed(&mut gpu.record(), &linear, &buffer, 0, 1, Rows::new(&y, 64), 1.0, false);
+    let error =
+        tersor_engine::ops::linear::embed(&mut gpu.record(), &linear, &buffer, 0, 1, Rows::new(&y, 64), 1.0, false);
     assert!(error.unwrap_err().to_string().contains("cannot be looked up"));
 }
 
@@ -281,6 +288,11 @@ fn default_limits_suffice() {
     let limits = tersor_engine::gpu::LimitsChoice::WebgpuDefault;
     let options = GpuOptions { limits, tier: Some(Tier::PORTABLE), ..GpuOptions::from_env().unwrap() };
     let gpu = pollster::block_on(Gpu::new(options)).unwrap();
-    let case = Case { norm: true, bias: true, residual: Added::InPlace, ..plain("uniform:bits=3,group=32+svd:rank=8", &[40], 64, 1) };
+    let case = Case {
+        norm: true,
+        bias: true,
+        residual: Added::InPlace,
+        ..plain("uniform:bits=3,group=32+svd:rank=8", &[40], 64, 1)
+    };
     check(&gpu, &case, &matrix(&case), None);
 }

@@ -94,8 +94,13 @@ fn divergence(quality: &Option<Quality>) -> f64 {
 #[test]
 fn eora_brings_a_model_nearer_than_svd_does_and_lord_beats_svd() {
     let calibration = Calibration { text: None, tokens: Some(2048) };
-    let recipes =
-        ["uniform:bits=3", "uniform:bits=3+svd:rank=32", "uniform:bits=3+eora:rank=32", "svd:ratio=60", "lord:ratio=60"];
+    let recipes = [
+        "uniform:bits=3",
+        "uniform:bits=3+svd:rank=32",
+        "uniform:bits=3+eora:rank=32",
+        "svd:ratio=60",
+        "lord:ratio=60",
+    ];
     let report = comparison(&recipes, calibration);
     let [plain, svd, eora, alone, lord] = [1, 2, 3, 4, 5].map(|i| &report.variants[i]);
     let kl = [plain, svd, eora, alone, lord].map(|variant| divergence(&variant.quality));

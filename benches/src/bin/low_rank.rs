@@ -52,7 +52,8 @@ fn noise(recipe: &str, rows: usize, cols: usize) -> Result<Packed, Error> {
         None => (recipe, 0),
     };
     let weights: Vec<f32> = (0..rows * cols).map(|i| (i as u32).wrapping_mul(2654435761) as f32 / 4e9 - 0.5).collect();
-    let mut planes = if base.is_empty() { Vec::new() } else { codec::parse(base)?.encode(&weights, rows, cols)?.planes };
+    let mut planes =
+        if base.is_empty() { Vec::new() } else { codec::parse(base)?.encode(&weights, rows, cols)?.planes };
     let codec = codec::parse(recipe)?;
     let factor = |n: usize| (0..n).map(|i| 0x3c00_3c00 | (i as u32).wrapping_mul(0x9e37_79b9) & 0x80ff_80ff);
     for layout in codec.layout(cols).into_iter().skip(planes.len()) {
@@ -98,7 +99,6 @@ fn fit(points: &[(f64, f64)]) -> (f64, f64, f64) {
     let n = points.len() as f64;
     let mean = |f: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / n;
     let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
-    let (xx, xy, yy) =
-        (mean(&|p| (p.0 - x).powi(2)), mean(&|p| (p.0 - x) * (p.1 - y)), mean(&|p| (p.1 - y).powi(2)));
+    let (xx, xy, yy) = (mean(&|p| (p.0 - x).powi(2)), mean(&|p| (p.0 - x) * (p.1 - y)), mean(&|p| (p.1 - y).powi(2)));
     (y - xy / xx * x, xy / xx, xy * xy / (xx * yy))
 }

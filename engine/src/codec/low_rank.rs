@@ -277,7 +277,8 @@ impl Codec for LowRank {
         };
         let rank = self.rank();
         let found = factor::factor(&lost, rows, cols, rank, weighing)?;
-        let (b, a) = (self.factors.encode_rows(&found.b, rows, rank)?, self.factors.codec().encode(&found.a, rank, cols)?);
+        let (b, a) =
+            (self.factors.encode_rows(&found.b, rows, rank)?, self.factors.codec().encode(&found.a, rank, cols)?);
         let mut planes = base.map_or_else(Vec::new, |base| base.planes);
         planes.push(Plane::of(self.b_layout(), b));
         planes.extend(a.planes.into_iter().map(|plane| Plane::of(PlaneLayout::VARIABLE, plane.data)));
@@ -389,7 +390,8 @@ impl Codec for LowRank {
             Some(base) => {
                 let base = base.for_shape(rows, cols);
                 let same = base.is_none() && self.size == Size::Rank(rank);
-                let fitting = || Self { base: base.or_else(|| self.base.clone()), size: Size::Rank(rank), ..self.clone() };
+                let fitting =
+                    || Self { base: base.or_else(|| self.base.clone()), size: Size::Rank(rank), ..self.clone() };
                 (!same).then(|| Arc::new(fitting()) as CodecRef)
             }
             // Factors that are no smaller than the matrix are not worth what they lose.

@@ -57,8 +57,7 @@ type Combine = fn(CodecRef, Options) -> Result<CodecRef, CodecError>;
 
 /// What can stand behind a `+`. A codec that stands there instead says how the values of the codec to its left are stored, if that
 /// one has any ([`Codec::with_values`](super::Codec::with_values)).
-const ADDITIONS: &[(&str, Combine)] =
-    &[("eora", super::low_rank::add_eora), ("svd", super::low_rank::add_svd)];
+const ADDITIONS: &[(&str, Combine)] = &[("eora", super::low_rank::add_eora), ("svd", super::low_rank::add_svd)];
 
 /// Puts a wrapper around a codec.
 type Wrap = fn(CodecRef) -> Result<CodecRef, CodecError>;
@@ -421,7 +420,9 @@ mod tests {
             assert_eq!(parse(&codec.name()).unwrap().name(), canonical);
         }
         // The names that stand for themselves: `sparse24` is an old one.
-        for (name, _) in CODECS.iter().filter(|(name, _)| !["uniform", "sparse", "sparse24", "svd", "lord"].contains(name)) {
+        for (name, _) in
+            CODECS.iter().filter(|(name, _)| !["uniform", "sparse", "sparse24", "svd", "lord"].contains(name))
+        {
             assert_eq!(parse(name).unwrap().name().split(':').next(), Some(*name));
         }
     }

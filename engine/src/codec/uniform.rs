@@ -16,9 +16,7 @@ use super::ggml::{inverse, largest};
 use super::hessian::{self, Hessian, Order, Replace};
 use super::rows::{check_weights, for_each_chunk, for_each_row};
 use super::spec::Options;
-use super::{
-    Calibrates, Calibration, Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN, Symbols,
-};
+use super::{Calibrates, Calibration, Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN, Symbols};
 
 const BITS: &[usize] = &[2, 3, 4, 5, 6, 8];
 const GROUPS: &[usize] = &[16, 32, 64, 128, 256];

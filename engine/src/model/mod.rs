@@ -32,4 +32,4 @@ pub use error::ModelError;
 pub use fit::{Need, check_fit};
 pub use policy::{AttentionPolicy, BlockCount, PolicyError};
 pub use shape::{LayerShape, SHAPES_KEY, is_shrunk};
-pub use weights::{Calibrations, ROTATION_KEY, Place, Rotated, TensorReport, Weights, rotation_of};
+pub use weights::{Calibrations, Place, ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};

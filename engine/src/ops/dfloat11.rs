@@ -142,7 +142,7 @@ impl Stream {
     /// # Errors
     /// A range that does not begin at an even weight or ends behind the last one, a buffer that is too small, what the device refuses.
     pub fn expand(&self, rec: &mut Recorder, range: Range<u32>, out: &BufferSlice, at: u32) -> Result<(), OpsError> {
-        if range.start % 2 != 0 || range.start > range.end || range.end > self.weights {
+        if !range.start.is_multiple_of(2) || range.start > range.end || range.end > self.weights {
             let (label, weights) = (&self.label, self.weights);
             let what = format!("{label}: weights {range:?} of {weights}; they must be there and begin at an even one");
             return Err(OpsError::shape("dfloat11", what));

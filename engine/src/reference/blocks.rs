@@ -154,11 +154,11 @@ fn choose(a: &Attention, b: &Blocks, s: &Adaptive, i: u32, weight: Vec<f64>) -> 
     if below != k {
         margin = f64::INFINITY; // the clamp decided
     }
-    if let (Some(inside), Some(outside)) = (k.checked_sub(1).and_then(|i| order.get(i)), order.get(k)) {
-        if !forced(inside) {
-            let (x, y) = (weight[*inside as usize], weight[*outside as usize]);
-            margin = margin.min((x - y) / x.max(f64::MIN_POSITIVE));
-        }
+    if let (Some(inside), Some(outside)) = (k.checked_sub(1).and_then(|i| order.get(i)), order.get(k))
+        && !forced(inside)
+    {
+        let (x, y) = (weight[*inside as usize], weight[*outside as usize]);
+        margin = margin.min((x - y) / x.max(f64::MIN_POSITIVE));
     }
     let mut keep = vec![false; weight.len()];
     order.iter().take(k).for_each(|j| keep[*j as usize] = true);

@@ -39,13 +39,7 @@ pub fn product(weights: &[f32], rows: usize, cols: usize, x: &[f32], norm: Optio
 }
 
 /// [`product`] for a matrix with a low-rank part, `Ŵ x + B (A x)`, by itself: A x is made first, B's numbers are taken from their bits.
-pub fn low_rank(
-    parts: &LowRankParts,
-    rows: usize,
-    cols: usize,
-    x: &[f32],
-    norm: Option<(&[f32], f32)>,
-) -> Sums {
+pub fn low_rank(parts: &LowRankParts, rows: usize, cols: usize, x: &[f32], norm: Option<(&[f32], f32)>) -> Sums {
     let mut sums = match &parts.base {
         Some(base) => product(&base.decode(), rows, cols, x, norm),
         None => product(&vec![0.0; rows * cols], rows, cols, x, norm),

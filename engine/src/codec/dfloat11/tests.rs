@@ -69,7 +69,7 @@ fn any_exponents_below_240_come_back() {
     for (seed, n) in [(1, 1), (2, 3), (3, 64), (4, 4097), (5, 70_001)] {
         let mut lcg = Lcg(seed);
         let spread: Vec<u16> =
-            (0..n).map(|_| (lcg.next() >> 16) as u16 % (96 << 7) | (lcg.next() & 0x8000) as u16).collect();
+            (0..n).map(|_| ((lcg.next() >> 16) as u16 % (96 << 7)) | (lcg.next() & 0x8000) as u16).collect();
         let group = Group::encode(&spread).unwrap();
         group.check().unwrap();
         assert_eq!(group.decode(), spread);

@@ -25,7 +25,7 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) enum Encoder {
     /// Codes and their lengths.
-    Prefix { codes: [u16; 256], lengths: [u8; 256] },
+    Prefix { codes: Box<[u16; 256]>, lengths: Box<[u8; 256]> },
     /// Of each symbol its states, by rank: as many as its frequency.
     Tans { bits: u32, states: Vec<Vec<u16>> },
 }
@@ -144,7 +144,7 @@ fn prefix_code(counts: &[u64; 256], bits: u32) -> (Table, Encoder) {
             entries[state as usize] = entry(symbol, n, state << n & ((1 << bits) - 1));
         }
     }
-    (Table { bits, entries }, Encoder::Prefix { codes, lengths })
+    (Table { bits, entries }, Encoder::Prefix { codes: Box::new(codes), lengths: Box::new(lengths) })
 }
 
 /// How many of 2^bits states each symbol gets: about in proportion, one at least.
@@ -228,7 +228,7 @@ mod tests {
     fn sample(seed: u32, len: usize, spread: u32) -> Vec<u8> {
         let mut lcg = super::super::super::tests::Lcg::new(seed);
         (0..len)
-            .map(|_| (100 + (u32::from(lcg.u16()) | 1 << 16 - spread).leading_zeros() + lcg.u16() as u32 % 2) as u8)
+            .map(|_| (100 + (u32::from(lcg.u16()) | 1 << (16 - spread)).leading_zeros() + lcg.u16() as u32 % 2) as u8)
             .collect()
     }
 

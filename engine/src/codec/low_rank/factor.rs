@@ -178,7 +178,11 @@ mod tests {
         for t in 0..tokens {
             let z = numbers(cols, 100 + t as u64);
             let x: Vec<f64> = (0..cols)
-                .map(|i| 0.2 + (0..cols).map(|j| f64::from(mix[i * cols + j]) * f64::from(z[j]) / (1 + j) as f64).sum::<f64>())
+                .map(|i| {
+                    0.2 + (0..cols)
+                        .map(|j| f64::from(mix[i * cols + j]) * f64::from(z[j]) / (1 + j) as f64)
+                        .sum::<f64>()
+                })
                 .collect();
             for i in 0..cols {
                 mean[i] += x[i] / tokens as f64;

@@ -214,12 +214,8 @@ fn lord_is_never_worse_than_the_svd_of_the_weights() {
         near("Σ S_i", by_theory, all[rank..].iter().sum(), 1e-3);
         let kept = lord.decode();
         for (i, (row, kept)) in weights.chunks_exact(n).zip(kept.chunks_exact(n)).enumerate() {
-            let lost: f64 = row
-                .iter()
-                .zip(kept)
-                .zip(calibration.mean())
-                .map(|((w, k), m)| f64::from(w - k) * f64::from(*m))
-                .sum();
+            let lost: f64 =
+                row.iter().zip(kept).zip(calibration.mean()).map(|((w, k), m)| f64::from(w - k) * f64::from(*m)).sum();
             assert!((lost - biases(&lord)[i]).abs() < 1e-4, "mean of output {i}");
         }
     }
@@ -264,8 +260,10 @@ fn planes_survive_a_file_a_cut_and_a_stack() {
     let cols = 64;
     for recipe in RECIPES {
         let codec = codec(recipe);
-        let packed: Vec<Packed> =
-            [40, 64, 32].iter().map(|rows| codec.encode(&matrix(*rows, cols, *rows as u64), *rows, cols).unwrap()).collect();
+        let packed: Vec<Packed> = [40, 64, 32]
+            .iter()
+            .map(|rows| codec.encode(&matrix(*rows, cols, *rows as u64), *rows, cols).unwrap())
+            .collect();
         for packed in &packed {
             assert_eq!(packed.bytes(), codec.planned_bytes(packed.rows, cols), "{recipe}");
             let back = Packed::new(codec.clone(), packed.rows, cols, packed.planes.clone()).unwrap();

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_named() {
-        let message = |change: fn(&mut Vec<(&'static str, Dtype, Vec<u8>)>)| stored(change).unwrap_err().to_string();
+        type Parts = Vec<(&'static str, Dtype, Vec<u8>)>;
+        let message = |change: fn(&mut Parts)| stored(change).unwrap_err().to_string();
         let error = message(|parts| parts[2].1 = Dtype::F32);
         assert!(error.contains("tensor \"m.weight\": its col_vals are F32, not I32"), "{error}");
         let error = message(|parts| drop(parts[0].2.drain(..8 * 16)));

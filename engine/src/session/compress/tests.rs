@@ -185,7 +185,8 @@ fn every_tensor_has_a_checksum_and_what_was_changed_is_found() {
         damaged[norm as usize] ^= 1;
         let damaged = Stored::of(&Checkpoint::from_files(vec![(name.to_owned(), damaged)]).unwrap()).unwrap();
         let again = folder.path().join("again.safetensors");
-        let error = compress(&damaged, &Recipe::parse("q8_0").unwrap(), None, &HashMap::new(), &again, &Monitor::none());
+        let error =
+            compress(&damaged, &Recipe::parse("q8_0").unwrap(), None, &HashMap::new(), &again, &Monitor::none());
         assert!(error.unwrap_err().to_string().contains("norm.weight"));
         assert!(!again.exists());
     }

@@ -51,11 +51,11 @@ const STEPS: &[Step] = &[
     Step {
         name: "browser",
         what: "the app in a browser: built, loaded, compared with native",
-        default: true,
+        // Until it has passed somewhere: no run of it is known yet.
+        default: false,
         run: || shell::run(&mut in_browser(&web::build(web::Profile::Quick)?)?),
     },
-    // The step above builds the engine for browsers, and more.
-    Step { name: "wasm", what: "the engine builds for browsers", default: false, run: wasm::check },
+    Step { name: "wasm", what: "the engine builds for browsers", default: true, run: wasm::check },
 ];
 
 fn in_a_window() -> Result<()> {

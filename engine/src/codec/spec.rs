@@ -139,7 +139,12 @@ pub(super) fn stage(recipe: &str) -> Result<(Option<Shrink>, String), CodecError
     let recipe = recipe.trim().to_ascii_lowercase();
     let (segment, rest) = recipe.split_once('+').unwrap_or((&recipe, "f16"));
     let (name, options) = segment.split_once(':').unwrap_or((segment, ""));
-    match STAGES.iter().find(|(known, _)| *known == name.trim()) {
+    let known = |name: &str| STAGES.iter().find(|(known, _)| *known == name.trim());
+    match known(name) {
+        Some((left, _)) if let Some((right, _)) = rest.split([':', '+']).next().and_then(known) => {
+            let why = "there is one stage at most".to_owned();
+            Err(CodecError::Combination { left: (*left).into(), right: (*right).into(), why })
+        }
         Some((known, build)) => Ok((Some(build(Options::read(known, options)?)?), rest.to_owned())),
         None => Ok((None, recipe)),
     }

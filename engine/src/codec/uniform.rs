@@ -279,7 +279,7 @@ mod tests {
             let gain = |shared: f32| loss(&format!("{recipe},gptq"), &moment(shared)) / loss(recipe, &moment(shared));
             let [alike, apart] = [0.95, 0.0].map(gain);
             println!("{recipe}: {alike:.3} of the loss with inputs that are alike, {apart:.3} without");
-            assert!(alike < 0.5 && (apart - 1.0).abs() < 0.01, "{recipe}: {alike}, {apart}");
+            assert!(alike < 0.65 && (apart - 1.0).abs() < 0.01, "{recipe}: {alike}, {apart}");
         }
     }
 }

@@ -304,10 +304,10 @@ fn split(packed: &Packed, gated: bool, limit: u64) -> Result<Vec<Range<usize>>, 
             fitting.push(range);
             continue;
         }
-        let half = (range.len() / 2).next_multiple_of(granularity);
-        if half >= range.len() {
+        if range.len() <= granularity {
             return Err(too_wide());
         }
+        let half = (range.len() / 2).next_multiple_of(granularity).max(granularity);
         parts.extend([range.start..range.start + half, range.start + half..range.end]);
     }
     fitting.reverse();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::report::{Inspection, Model, TensorRow, TensorStatistics};
 use crate::codec::{CodecError, PACKED_KEY, Stored, StoredTensor};
-use crate::format::{GgufArray, GgufValue, Meta};
+use crate::format::{CHECKSUMS_KEY, GgufArray, GgufValue, Meta};
 use crate::model::rotation_of;
 use crate::progress::{Cancelled, Monitor};
 use crate::spelling::nearest;
@@ -49,16 +49,16 @@ pub(super) fn model(stored: &Stored) -> Model {
 
 /// Describes a model, and one of its tensors when it is named.
 pub(super) fn inspect(stored: &Stored, tensor: Option<&str>, monitor: &Monitor) -> Result<Inspection, InspectError> {
-    // The list of packed tensors is left out: it is what `tensors` shows.
+    // The list of packed tensors is left out, which is what `tensors` shows, and so are checksums.
     let metadata = match stored.checkpoint().meta() {
         Meta::Gguf(meta) => {
-            let pairs = meta.iter().filter(|(key, _)| *key != PACKED_KEY);
+            let pairs = meta.iter().filter(|(key, _)| ![PACKED_KEY, CHECKSUMS_KEY].contains(&key.as_ref()));
             pairs.map(|(key, value)| (key.to_owned(), shorten(&gguf_value(value)))).collect()
         }
         Meta::HuggingFace { config, st_metadata, .. } => {
             let config = config.as_object().into_iter().flatten();
             let config = config.map(|(key, value)| (key.clone(), shorten(&value.to_string())));
-            let own = st_metadata.iter().filter(|(key, _)| *key != PACKED_KEY);
+            let own = st_metadata.iter().filter(|(key, _)| ![PACKED_KEY, CHECKSUMS_KEY].contains(&key.as_ref()));
             config.chain(own.map(|(key, value)| (format!("__metadata__.{key}"), shorten(value)))).collect()
         }
     };

@@ -156,7 +156,7 @@ fn codes_cost_less_than_their_width() {
         plain - coded
     };
     // The shorter the groups, the more evenly their codes are used.
-    assert!(gain("uniform:bits=4", 4096) > 0.05 && gain("uniform:bits=4,group=256", 4096) > 0.2);
+    assert!(gain("uniform:bits=4", 4096) > 0.05 && gain("uniform:bits=4,group=256", 4096) > 0.15);
     assert!(gain("uniform:bits=8", 4096) > 0.15 && gain("q8_0", 4096) > 0.05);
 }
 

@@ -82,6 +82,9 @@ impl Curve {
     fn walk(&mut self, p: Vector, a: Vector, b: Vector, c: Vector) {
         let (w, h, d) = (length(a), length(b), length(c));
         let [da, db, dc] = [a, b, c].map(|v| v.map(i32::signum));
+        if w == 0 || h == 0 || d == 0 {
+            return; // half of a side of one
+        }
         for (others, steps, step) in [(h.max(d), w, da), (w.max(d), h, db), (w.max(h), d, dc)] {
             if others == 1 {
                 let mut at = p;

@@ -76,7 +76,8 @@ pub enum Decision {
 
 /// Columns up to which a GPU reads W again for every column (out of its cache) rather than fill a tile mostly with nothing.
 const MATVEC_TOKENS: u32 = 4;
-/// Columns for every kept weight from which on [`Decision::Walk`] is faster.
+/// Columns for every kept weight from which on [`Decision::Walk`] is taken: there it is 1.7 times as fast as the stream of `linear/rowwise`
+/// on llvmpipe (docs/methods/sparse.md); where the two meet has not been measured.
 const WALK: usize = 8;
 
 /// Columns up to which a software adapter decodes an entropy-coded matrix again for every eight of them.
@@ -170,7 +171,7 @@ impl Decision {
     /// blocks multiply different columns and share none.
     pub fn for_sparse(self, sparsity: &Sparsity, cols: u32) -> Self {
         match self {
-            // Measured on llvmpipe (docs/methods/sparse.md): from here on a load for each kept weight is less work.
+            // A load for each kept weight is less work than putting all in place.
             Self::Rowwise { tokens: 1, .. } if sparsity.block_rows == 0 && WALK * sparsity.kept <= cols as usize => {
                 Self::Walk
             }

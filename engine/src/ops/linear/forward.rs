@@ -157,11 +157,7 @@ fn run(
         return Ok(());
     }
     let decision = match &linear.sparsity {
-        Some(sparsity) => match decision.for_sparse(sparsity, linear.cols) {
-            // It has no second factor.
-            Decision::Walk if linear.low_rank.is_some() => decision,
-            decision => decision,
-        },
+        Some(sparsity) => decision.for_sparse(sparsity, linear.cols),
         None => decision,
     };
     check(decision, linear, tokens, x, y, epilogue)?;

@@ -64,6 +64,11 @@ impl Library {
         self.models.insert(origin.key(), Source::Path(path));
     }
 
+    /// Forgets what is behind a name.
+    pub fn close(&mut self, origin: &Origin) {
+        self.models.remove(&origin.key());
+    }
+
     /// Whether a name is known.
     pub fn has(&self, origin: &Origin) -> bool {
         self.models.contains_key(&origin.key())

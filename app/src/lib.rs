@@ -5,10 +5,12 @@
 pub mod bundled;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
+pub mod digest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
 #[cfg(feature = "gui")]
 pub mod gui;
+pub mod hub_id;
 pub mod manifest;
 pub mod report;
 pub mod table;

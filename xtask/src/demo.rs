@@ -10,7 +10,7 @@ use crate::{packages, vulkan};
 const HELP: &str = "\
 usage: cargo xtask demo [--model NAME] [ARGS…]
 
-Compares dense bf16 with twelve compressions of the model on a bundled public-domain text and a chat prompt, and writes
+Compares dense bf16 with nine compressions of the model on a bundled public-domain text and a chat prompt, and writes
 target/demo/report.json and target/demo/report.html.
 
   --model NAME   smollm2-135m (default): a real chat model. Its file is 4-bit already, so the demo rotates it first
@@ -24,17 +24,14 @@ target/demo/report.json and target/demo/report.html.
 const RECIPES: &[&str] = &[
     // Quantized: from nothing lost to everything.
     "q8_0",
-    "q5_1",
     "q4_1",
     "q4_k",
     "nf4",
     "uniform:bits=3",
-    "uniform:bits=2",
-    // One of each other family: exact with fewer bits, sparse, low rank over a codec, fewer channels, fewer blocks of attention.
-    "entropy:bf16",
-    "sparse:2:4+q8_0",
+    // One of each other family: low rank over a codec, sparse, entropy-coded, attention by blocks.
     "uniform:bits=3+eora:rank=64",
-    "prune:ffn=10+q8_0",
+    "sparse:2:4+q8_0",
+    "entropy:bf16",
     "bf16@asa:max=0.5",
 ];
 

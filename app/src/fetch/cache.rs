@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
 use tersor_engine::progress::{Monitor, Unit};
 
 use super::{FetchError, ManifestError};
+use crate::digest::{Digest, Hasher};
 
 /// The cache directory: `TERSOR_CACHE`, else `tersor` in the platform's place for caches.
 ///
@@ -34,58 +33,6 @@ pub fn directory() -> Result<PathBuf, FetchError> {
         var("XDG_CACHE_HOME").filter(|dir| dir.is_absolute()).or_else(|| var("HOME").map(|home| home.join(".cache")))
     };
     base.map(|dir| dir.join("tersor")).ok_or(FetchError::NoCacheDirectory)
-}
-
-/// What the contents of a file must hash to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Digest {
-    /// SHA-256 of the contents (the manifest; large files of the Hub).
-    Sha256(String),
-    /// SHA-1 of `blob <size>\0` and the contents, as git names small files of the Hub.
-    GitBlob(String),
-}
-
-/// A hash in progress.
-enum Hasher {
-    Sha256(Sha256),
-    GitBlob(Sha1),
-}
-
-impl Hasher {
-    fn new(expected: &Digest, size: u64) -> Self {
-        match expected {
-            Digest::Sha256(_) => Self::Sha256(Sha256::new()),
-            Digest::GitBlob(_) => Self::GitBlob(Sha1::new().chain_update(format!("blob {size}\0"))),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(h) => h.update(bytes),
-            Self::GitBlob(h) => h.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Digest {
-        match self {
-            Self::Sha256(h) => Digest::Sha256(hex(&h.finalize())),
-            Self::GitBlob(h) => Digest::GitBlob(hex(&h.finalize())),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-impl std::fmt::Display for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sha256(hex) => write!(f, "sha256 {hex}"),
-            Self::GitBlob(hex) => write!(f, "git blob {hex}"),
-        }
-    }
 }
 
 /// A file that a model must have.
@@ -301,11 +248,17 @@ impl Writer {
 mod tests {
     use super::*;
 
+    fn digest(contents: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(&Digest::Sha256(String::new()), contents.len() as u64);
+        hasher.update(contents);
+        hasher.finish()
+    }
+
     fn wanted(contents: &[u8]) -> Wanted {
         Wanted {
             path: "sub/file.bin".into(),
             size: contents.len() as u64,
-            digest: Digest::Sha256(hex(&Sha256::digest(contents))),
+            digest: digest(contents),
         }
     }
 

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use tersor_engine::progress::{Cancelled, Monitor};
 use tersor_engine::spelling::nearest;
 
+use crate::digest::Digest;
 use crate::manifest::{self, ManifestError};
 
-pub use hub::HubId;
+pub use crate::hub_id::HubId;
 
 /// A model that is ready to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,7 +210,7 @@ fn cache_dir(options: &Options) -> Result<PathBuf, FetchError> {
 fn wanted(files: &[manifest::File]) -> Vec<cache::Wanted> {
     files
         .iter()
-        .map(|f| cache::Wanted { path: f.path.clone(), size: f.size, digest: cache::Digest::Sha256(f.sha256.clone()) })
+        .map(|f| cache::Wanted { path: f.path.clone(), size: f.size, digest: Digest::Sha256(f.sha256.clone()) })
         .collect()
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use eframe::egui::DroppedFileHandle;
+use serde::{Deserialize, Serialize};
 use tersor_engine::session::{Command, Event, JobId};
 use web_time::Instant;
 
@@ -24,6 +25,15 @@ pub struct Known {
     pub unavailable: Option<String>,
 }
 
+/// A model that a browser keeps for this page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What [`Client::fetch`] calls it.
+    pub name: String,
+    /// What it takes.
+    pub bytes: u64,
+}
+
 /// What comes back.
 #[derive(Clone, Debug)]
 pub enum Happening {
@@ -31,6 +41,8 @@ pub enum Happening {
     Event(Event),
     /// A person chose a model's files, which can be named in commands from now on.
     Opened(Origin),
+    /// What a browser keeps for this page, now.
+    Stored(Vec<Kept>),
     /// A person chose something that cannot be used.
     Refused(String),
 }
@@ -40,7 +52,7 @@ pub trait Client {
     /// Models that can be had by name.
     fn known(&self) -> Vec<Known>;
 
-    /// Whether [`Client::fetch`] also takes paths and Hugging Face ids, as the command line does.
+    /// Whether [`Client::fetch`] also takes Hugging Face ids, and natively paths, as the command line does.
     fn fetches_anything(&self) -> bool;
 
     /// Queues a command; models in it are named by [`Origin::source`].
@@ -49,6 +61,9 @@ pub trait Client {
     /// Gets a model of the manifest, if need be from the network. Its events are those of any job; when it is done, commands can
     /// name the model.
     fn fetch(&mut self, name: &str) -> JobId;
+
+    /// Deletes a model that a browser keeps; a [`Happening::Stored`] follows. Natively there is none.
+    fn forget(&mut self, _name: &str) {}
 
     /// Asks a job to stop.
     fn cancel(&mut self, job: JobId);

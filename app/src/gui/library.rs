@@ -64,6 +64,11 @@ impl Library {
         self.models.insert(origin.key(), Source::Path(path));
     }
 
+    /// Forgets what is behind a name.
+    pub fn close(&mut self, origin: &Origin) {
+        self.models.remove(&origin.key());
+    }
+
     /// Whether a name is known.
     pub fn has(&self, origin: &Origin) -> bool {
         self.models.contains_key(&origin.key())
@@ -90,7 +95,9 @@ fn sources(command: &mut Command) -> Vec<&mut Source> {
         Command::Evaluate(command) => std::iter::once(&mut command.source).chain(&mut command.against).collect(),
         Command::Compress(command) => vec![&mut command.source],
         Command::Embed(command) => vec![&mut command.source],
-        Command::Adapters | Command::Unload(_) | Command::Generate(_) | Command::Score(_) => Vec::new(),
+        Command::Adapters | Command::Unload(_) | Command::Generate(_) | Command::Score(_) | Command::Bench(_) => {
+            Vec::new()
+        }
     }
 }
 

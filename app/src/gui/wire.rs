@@ -3,18 +3,27 @@
 use serde::{Deserialize, Serialize};
 use tersor_engine::session::{Command, Event, JobId, Options};
 
+use super::client::Kept;
+
 /// From the page to the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWorker {
-    /// The first message: how to use the GPU.
-    Start(Options),
+    /// The first message.
+    Start {
+        /// How to use the GPU.
+        options: Options,
+        /// Where the Hugging Face Hub is.
+        hub: String,
+    },
     /// Carry out a command under this id.
     Send(JobId, Command),
-    /// Get the files of a model from the page's own host.
+    /// Get a model: of the browser's storage, the page's own host, or the Hugging Face Hub.
     Fetch(JobId, String),
     /// The files beside this message are a model of this name.
     Take(JobId, String),
+    /// Delete a model from the browser's storage.
+    Forget(String),
     /// Stop.
     Cancel(JobId),
 }
@@ -25,6 +34,8 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// Something happened to a job.
     Event(Event),
+    /// The models that are in the browser's storage now.
+    Stored(Vec<Kept>),
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@
 //!
 //! 2:4 becomes `sparse:2:4`; other masks `sparse:nnz=K`, K the longest row's count, or dense weights where that would not be smaller.
 
+use std::borrow::Cow;
+
 use super::dense::Dense;
 use super::{CodecError, CodecRef, Packed, RUN, parse};
 use crate::format::{Checkpoint, Dtype, TensorInfo, quoted};
@@ -36,7 +38,7 @@ type Wrong = String;
 /// The sparse matrices of a checkpoint, with what is wrong with the first that cannot be read.
 pub(super) fn find(checkpoint: &Checkpoint) -> Result<Vec<Masked>, (String, Wrong)> {
     let masks = checkpoint.tensors().iter().filter_map(|info| info.name.strip_suffix(".bitmask"));
-    let values = |prefix: &&str| checkpoint.tensor(&format!("{prefix}.compressed")).is_some();
+    let values = |prefix: &&str| checkpoint.info(&format!("{prefix}.compressed")).is_some();
     masks
         .filter(values)
         .map(|prefix| describe(checkpoint, prefix).map_err(|wrong| (prefix.to_owned(), wrong)))
@@ -44,14 +46,15 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Result<Vec<Masked>, (String, Wron
 }
 
 fn describe(checkpoint: &Checkpoint, prefix: &str) -> Result<Masked, Wrong> {
-    let part = |suffix: &str| checkpoint.tensor(&format!("{prefix}.{suffix}"));
-    let (shape_info, shape) =
-        part("shape").or_else(|| part("weight_shape")).ok_or("there is no .shape beside its .bitmask")?;
+    let part = |suffix: &str| checkpoint.info(&format!("{prefix}.{suffix}"));
+    let read = |suffix: &str| checkpoint.read(&format!("{prefix}.{suffix}")).map_err(|error| error.to_string());
+    let shape = if part("shape").is_some() { read("shape")? } else { read("weight_shape")? };
+    let (shape_info, shape) = shape.ok_or("there is no .shape beside its .bitmask")?;
     let (bitmask, values) = match (part("bitmask"), part("compressed")) {
-        (Some((bitmask, _)), Some((values, _))) => (bitmask, values),
+        (Some(bitmask), Some(values)) => (bitmask, values),
         _ => return Err("it has no .bitmask or no .compressed".into()),
     };
-    let [rows, cols] = match (shape_info.dtype, &integers(shape)[..]) {
+    let [rows, cols] = match (shape_info.dtype, &integers(&shape)[..]) {
         (Dtype::I64, &[rows, cols]) => [rows, cols],
         _ => return Err(format!("its shape is no pair of I64 but {} of {}", shape.len(), shape_info.dtype)),
     };
@@ -75,7 +78,7 @@ fn describe(checkpoint: &Checkpoint, prefix: &str) -> Result<Masked, Wrong> {
     if two_of_four && values.shape != [rows, cols / 2] {
         return Err(format!("its kept weights are {:?} where 2:4 of {rows} x {cols} takes half", values.shape));
     }
-    let longest = if two_of_four { col_count / 2 } else { longest(part("row_offsets"), values, row_count, col_count)? };
+    let longest = if two_of_four { col_count / 2 } else { longest(read("row_offsets")?, values, row_count, col_count)? };
     let suffixes = ["compressed", "bitmask", "shape", "weight_shape", "row_offsets"];
     let names = suffixes.map(|suffix| format!("{prefix}.{suffix}"));
     Ok(Masked {
@@ -83,20 +86,20 @@ fn describe(checkpoint: &Checkpoint, prefix: &str) -> Result<Masked, Wrong> {
         rows: row_count,
         cols: col_count,
         codec: codec(format, two_of_four, longest, col_count).map_err(|error| error.to_string())?,
-        parts: names.into_iter().filter(|name| checkpoint.tensor(name).is_some()).collect(),
+        parts: names.into_iter().filter(|name| checkpoint.info(name).is_some()).collect(),
         values: format,
     })
 }
 
 /// The most weights of a row, by where the rows start, or else by the bitmask.
 fn longest(
-    offsets: Option<(&TensorInfo, &[u8])>,
+    offsets: Option<(&TensorInfo, Cow<'_, [u8]>)>,
     values: &TensorInfo,
     rows: usize,
     cols: usize,
 ) -> Result<usize, Wrong> {
     let Some((info, bytes)) = offsets else { return Ok(cols) };
-    let starts = integers(bytes);
+    let starts = integers(&bytes);
     if info.dtype != Dtype::I64 || starts.len() != rows {
         return Err(format!("its row offsets are {} of {}, not {rows} of I64", starts.len(), info.dtype));
     }
@@ -131,7 +134,8 @@ pub(super) fn load(checkpoint: &Checkpoint, masked: &Masked) -> Result<Packed, C
         message: format!("tensor {}: {message}", quoted(name)),
     };
     let bytes = |part: usize| {
-        let found = parts.get(part).and_then(|part| checkpoint.tensor(part));
+        let found = parts.get(part).map(|part| checkpoint.read(part)).transpose();
+        let found = found.map_err(|error| wrong(&error.to_string()))?.flatten();
         found.map(|(_, bytes)| bytes).ok_or_else(|| wrong("a part of it is not in the file"))
     };
     let (kept, bitmask) = (bytes(0)?, bytes(1)?);
@@ -147,7 +151,7 @@ pub(super) fn load(checkpoint: &Checkpoint, masked: &Masked) -> Result<Packed, C
                     return Err(wrong("its bitmask has more weights than are there"));
                 }
                 mask[row * runs + col / RUN] |= 1 << (col % RUN);
-                weights[row * cols + col] = values.get(kept, next);
+                weights[row * cols + col] = values.get(&kept, next);
                 next += 1;
             }
         }

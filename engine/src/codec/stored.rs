@@ -16,6 +16,7 @@
 //! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows. Where the file
 //! has checksums ([`CHECKSUMS_KEY`]), what is read is held against them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,12 +143,12 @@ impl Stored {
         let foreign = masked.values().map(|m| (&m.name, [m.rows, m.cols], &m.codec, &m.parts));
         let foreign = foreign.chain(published.values().map(|s| (&s.name, [s.rows, s.cols], &s.codec, &s.parts)));
         for (name, [rows, cols], codec, names) in foreign {
-            let parts = names.iter().filter_map(|part| checkpoint.tensor(part));
+            let parts = names.iter().filter_map(|part| checkpoint.info(part));
             let tensor = StoredTensor {
                 name: name.clone(),
                 shape: vec![rows as u64, cols as u64],
                 encoding: codec.name(),
-                bytes: parts.map(|(info, _)| info.byte_len()).sum(),
+                bytes: parts.map(TensorInfo::byte_len).sum(),
                 dtype: None,
                 codec: Some(codec.clone()),
             };
@@ -205,10 +206,11 @@ impl Stored {
     /// A plain tensor's bytes as the file holds them; `None` if it has none of this name.
     ///
     /// # Errors
-    /// Bytes that do not have the checksum that the file says.
-    pub fn bytes(&self, name: &str) -> Result<Option<(&TensorInfo, &[u8])>, CodecError> {
-        let Some((info, bytes)) = self.checkpoint.tensor(name) else { return Ok(None) };
-        self.checksums.verify(name, bytes).map_err(|message| wrong(&self.checkpoint, name, message))?;
+    /// Bytes that do not have the checksum that the file says; a file that cannot be read any more.
+    pub fn bytes(&self, name: &str) -> Result<Option<(&TensorInfo, Cow<'_, [u8]>)>, CodecError> {
+        let read = self.checkpoint.read(name).map_err(|error| wrong(&self.checkpoint, name, error.to_string()))?;
+        let Some((info, bytes)) = read else { return Ok(None) };
+        self.checksums.verify(name, &bytes).map_err(|message| wrong(&self.checkpoint, name, message))?;
         Ok(Some((info, bytes)))
     }
 
@@ -260,7 +262,7 @@ impl Stored {
             return self.member(group, member).map(Some);
         }
         let Some(codec) = &tensor.codec else {
-            return self.bytes(name)?.map(|(info, bytes)| import(info, bytes)).transpose();
+            return self.bytes(name)?.map(|(info, bytes)| import(info, &bytes)).transpose();
         };
         if let Some(masked) = self.masked.get(name) {
             return compressed_tensors::load(&self.checkpoint, masked).map(Some);
@@ -272,7 +274,7 @@ impl Stored {
         let [rows, cols] = tensor.matrix().ok_or_else(too_large)?;
         let planes = codec.layout(cols).into_iter().enumerate().map(|(number, layout)| {
             let (info, bytes) = plane(&self.checkpoint, name, number)?;
-            let verified = self.checksums.verify(&info.name, bytes);
+            let verified = self.checksums.verify(&info.name, &bytes);
             verified.map_err(|message| wrong(&self.checkpoint, name, format!("plane {number}: {message}")))?;
             // The file is little-endian and need not be aligned.
             let words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
@@ -479,8 +481,13 @@ fn shape_text(shape: &[u64]) -> String {
     format!("[{}{}]", dims.join(", "), if shape.len() > 8 { ", …" } else { "" })
 }
 
-fn plane<'a>(checkpoint: &'a Checkpoint, name: &str, number: usize) -> Result<(&'a TensorInfo, &'a [u8]), CodecError> {
-    match checkpoint.tensor(&plane_name(name, number)) {
+fn plane<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &str,
+    number: usize,
+) -> Result<(&'a TensorInfo, Cow<'a, [u8]>), CodecError> {
+    let read = checkpoint.read(&plane_name(name, number));
+    match read.map_err(|error| wrong(checkpoint, name, error.to_string()))? {
         Some((info, bytes)) if info.dtype == Dtype::U32 => Ok((info, bytes)),
         Some((info, _)) => Err(wrong(checkpoint, name, format!("plane {number} is {} instead of U32", info.dtype))),
         None => Err(wrong(checkpoint, name, format!("plane {number} is not in the file"))),

@@ -1,15 +1,48 @@
-//! Where a checkpoint's bytes live: a memory map natively, an owned buffer in the browser.
+//! Where a checkpoint's bytes live: a memory map natively; in a browser a buffer, or a file that is read piece by piece.
 
-use std::ops::Deref;
+use std::borrow::Cow;
+use std::io;
 
 #[cfg(not(target_arch = "wasm32"))]
-use std::{fs::File, io::Read, path::Path};
+use std::{fs::File, io::Read as _, path::Path};
 
 use super::error::{FETCH_AGAIN, FormatError, Item};
 
-/// The whole contents of one file.
+/// A file that is read piece by piece, so that it need not be in memory as a whole: what a browser has instead of memory maps.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait ByteSource: Send + Sync {
+    /// Bytes in it.
+    fn size(&self) -> u64;
+
+    /// Fills `out` with what begins at byte `offset`.
+    ///
+    /// # Errors
+    /// What the system refuses; a range that the file does not have.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+}
+
+/// A file that is read piece by piece, so that it need not be in memory as a whole: what a browser has instead of memory maps.
+/// (Its handles belong to one thread there, and so do checkpoints.)
+#[cfg(target_arch = "wasm32")]
+pub trait ByteSource {
+    /// Bytes in it.
+    fn size(&self) -> u64;
+
+    /// Fills `out` with what begins at byte `offset`.
+    ///
+    /// # Errors
+    /// What the system refuses; a range that the file does not have.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+}
+
+/// What is read of a file at first: enough for the headers of most.
+const HEAD: usize = 4 << 20;
+
+/// The contents of one file.
 pub(super) enum FileBytes {
     Owned(Vec<u8>),
+    /// Read when it is asked for.
+    Source(Box<dyn ByteSource>),
     #[cfg(not(target_arch = "wasm32"))]
     Mapped {
         map: memmap2::Mmap,
@@ -18,14 +51,68 @@ pub(super) enum FileBytes {
     },
 }
 
-impl Deref for FileBytes {
-    type Target = [u8];
+impl FileBytes {
+    /// Number of bytes.
+    pub fn size(&self) -> u64 {
+        match (self, self.in_memory()) {
+            (_, Some(bytes)) => bytes.len() as u64,
+            (Self::Source(source), _) => source.size(),
+            _ => 0,
+        }
+    }
 
-    fn deref(&self) -> &[u8] {
+    /// All bytes, unless they have to be read first.
+    pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            Self::Owned(bytes) => bytes,
+            Self::Owned(bytes) => Some(bytes),
+            Self::Source(_) => None,
             #[cfg(not(target_arch = "wasm32"))]
-            Self::Mapped { map, .. } => map,
+            Self::Mapped { map, .. } => Some(map),
+        }
+    }
+
+    /// Some of the bytes. `name` is how messages call the file.
+    pub fn read(&self, name: &str, offset: u64, len: u64) -> Result<Cow<'_, [u8]>, FormatError> {
+        let wrong = |source| FormatError::Io { file: name.to_owned(), action: "read", source };
+        let outside = || wrong(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early"));
+        let size = usize::try_from(len).map_err(|_| outside())?;
+        offset.checked_add(len).filter(|end| *end <= self.size()).ok_or_else(outside)?;
+        let start = usize::try_from(offset).ok();
+        match (self.in_memory(), self) {
+            (Some(bytes), _) => {
+                let found = start.and_then(|start| bytes.get(start..start + size));
+                found.map(Cow::Borrowed).ok_or_else(outside)
+            }
+            (None, Self::Source(source)) => {
+                let mut out = vec![0; size];
+                source.read_at(offset, &mut out).map_err(wrong)?;
+                Ok(Cow::Owned(out))
+            }
+            _ => Err(outside()),
+        }
+    }
+
+    /// Reads the header with `parse`, which is given the file's beginning and its size. Of a file that is read piece by piece the
+    /// beginning grows for as long as it is cut off where the file is not.
+    pub fn header<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&[u8], u64) -> Result<T, FormatError>,
+    ) -> Result<T, FormatError> {
+        let size = self.size();
+        if let Some(bytes) = self.in_memory() {
+            return parse(bytes, size);
+        }
+        let mut len = size.min(HEAD as u64);
+        loop {
+            match parse(&self.read(name, 0, len)?, size) {
+                Err(FormatError::Truncated { offset, needed, .. })
+                    if len < size && offset.saturating_add(needed) <= size =>
+                {
+                    len = (offset + needed).max(2 * len).min(size);
+                }
+                done => return done,
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A model's files as named tensors and metadata, whatever container they came in.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::bytes::FileBytes;
-use super::{Dtype, GgufMetadata, ShapeError};
+use super::{Dtype, FormatError, GgufMetadata, ShapeError};
 
 /// Name, shape and type of a tensor, and where its bytes lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +57,6 @@ impl TensorInfo {
         self.shape.iter().product() // fits: byte_len() has been computed from it with checks
     }
 
-    pub(super) fn range(&self) -> Option<Range<usize>> {
-        let start = usize::try_from(self.offset).ok()?;
-        Some(start..start.checked_add(usize::try_from(self.len).ok()?)?)
-    }
 }
 
 /// What a checkpoint says about its model besides the weights.
@@ -149,11 +145,29 @@ impl Checkpoint {
         &self.inner.tensors
     }
 
-    /// A tensor and its bytes (little-endian, no particular alignment).
+    /// Name, shape and type of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.inner.tensors.get(*self.inner.index.get(name)?)
+    }
+
+    /// A tensor and its bytes (little-endian, no particular alignment), which are copied only where the file is not in memory.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`] if such a file cannot be read any more.
+    pub fn read(&self, name: &str) -> Result<Option<(&TensorInfo, Cow<'_, [u8]>)>, FormatError> {
+        let Some(info) = self.info(name) else { return Ok(None) };
+        let Some(file) = self.inner.files.get(info.file as usize) else { return Ok(None) };
+        Ok(Some((info, file.read(&self.inner.name, info.offset, info.len)?)))
+    }
+
+    /// [`Checkpoint::read`] without a copy, for checkpoints that were opened by path or from memory. It does not exist in browsers,
+    /// where a file need not be in memory.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
-        let info = self.inner.tensors.get(*self.inner.index.get(name)?)?;
-        let bytes = self.inner.files.get(info.file as usize)?.get(info.range()?)?;
-        Some((info, bytes))
+        let info = self.info(name)?;
+        let start = usize::try_from(info.offset).ok()?;
+        let end = start.checked_add(usize::try_from(info.len).ok()?)?;
+        Some((info, self.inner.files.get(info.file as usize)?.in_memory()?.get(start..end)?))
     }
 
     /// Metadata.
@@ -168,7 +182,7 @@ impl Checkpoint {
 
     /// Bytes of all files that hold tensors.
     pub fn file_bytes(&self) -> u64 {
-        self.inner.files.iter().map(|file| file.len() as u64).sum()
+        self.inner.files.iter().map(|file| file.size()).sum()
     }
 }
 

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
+use super::bytes::FileBytes;
 use super::error::{FETCH_AGAIN, FormatError, Item};
 use super::folder::Folder;
 use super::{CheckpointWriter, GgufMetadata, Meta, gguf};
@@ -57,7 +58,7 @@ pub(super) fn take_files(label: &str, st_metadata: &mut BTreeMap<String, String>
     let mut files = BTreeMap::new();
     st_metadata.retain(|key, value| match key.strip_prefix(FILE_PREFIX) {
         Some(name) if key != GGUF_KEY => {
-            files.insert(name.to_owned(), std::mem::take(value).into_bytes());
+            files.insert(name.to_owned(), FileBytes::Owned(std::mem::take(value).into_bytes()));
             false
         }
         _ => true,
@@ -78,7 +79,7 @@ pub(super) fn take_gguf(
         reason: format!("it is no base64: {error}"),
         remedy: FETCH_AGAIN,
     })?;
-    let mut metadata = gguf::parse(&format!("{label}: {GGUF_KEY}"), 0, &bytes)?.metadata;
+    let mut metadata = gguf::parse(&format!("{label}: {GGUF_KEY}"), 0, &bytes, bytes.len() as u64)?.metadata;
     for (key, value) in std::mem::take(st_metadata) {
         metadata.set(key, value);
     }

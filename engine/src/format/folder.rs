@@ -16,16 +16,16 @@ pub(super) enum Folder {
     Memory {
         /// What the folder they came from is called, if that is known.
         name: Option<String>,
-        files: BTreeMap<String, Vec<u8>>,
+        files: BTreeMap<String, FileBytes>,
     },
     /// The same for files that the file of this label carries in its header.
-    Embedded(String, BTreeMap<String, Vec<u8>>),
+    Embedded(String, BTreeMap<String, FileBytes>),
 }
 
 impl Folder {
     /// Files in memory. Folders in their names are dropped (a browser's folder upload names them `folder/config.json`); the
     /// innermost one that all share is what the model is called.
-    pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, FormatError> {
+    pub fn from_files(files: Vec<(String, FileBytes)>) -> Result<Self, FormatError> {
         let folder = shared_folder(files.iter().map(|(path, _)| path.as_str()));
         let mut by_name = BTreeMap::new();
         for (path, contents) in files {
@@ -97,7 +97,7 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::map(&path.join(name), &label),
             Self::Memory { files, .. } | Self::Embedded(_, files) => {
-                files.remove(name).map(FileBytes::Owned).ok_or_else(|| FormatError::Missing {
+                files.remove(name).ok_or_else(|| FormatError::Missing {
                     file: label,
                     missing: "the file itself".to_owned(),
                     remedy: "hand it over together with the others",
@@ -115,7 +115,13 @@ impl Folder {
         match self {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => Ok(has(&bytes::read(&path.join(name), &self.label(name), limit)?)),
-            Self::Memory { files, .. } | Self::Embedded(_, files) => Ok(files.get(name).is_some_and(|file| has(file))),
+            Self::Memory { files, .. } | Self::Embedded(_, files) => match files.get(name) {
+                Some(file) => {
+                    bytes::check_size(name, file.size(), limit)?;
+                    Ok(has(&file.read(name, 0, file.size())?))
+                }
+                None => Ok(false),
+            },
         }
     }
 
@@ -129,10 +135,12 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Disk(path) => bytes::read(&path.join(name), &label, limit).map(Some),
             Self::Memory { files, .. } | Self::Embedded(_, files) => {
-                if let Some(contents) = files.get(name) {
-                    bytes::check_size(&label, contents.len() as u64, limit)?;
+                let Some(contents) = files.remove(name) else { return Ok(None) };
+                bytes::check_size(&label, contents.size(), limit)?;
+                if let FileBytes::Owned(bytes) = contents {
+                    return Ok(Some(bytes));
                 }
-                Ok(files.remove(name))
+                contents.read(&label, 0, contents.size()).map(|bytes| Some(bytes.into_owned()))
             }
         }
     }
@@ -159,7 +167,7 @@ mod tests {
     #[test]
     fn files_in_memory_are_called_like_the_folder_they_share() {
         let label = |names: &[&str]| {
-            Folder::from_files(names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect())
+            Folder::from_files(names.iter().map(|name| ((*name).to_owned(), FileBytes::Owned(Vec::new()))).collect())
                 .unwrap()
                 .folder_label()
         };

@@ -35,8 +35,11 @@ pub(super) struct GgufFile {
 }
 
 /// Parses a file; `number` is its place among the checkpoint's files.
-pub(super) fn parse(name: &str, number: u32, bytes: &[u8]) -> Result<GgufFile, FormatError> {
-    let mut reader = Reader { file: name, bytes, at: 0, item: Item::Header };
+///
+/// `bytes` is the file's beginning: if it ends before the header does, the error is [`FormatError::Truncated`] at a place that the file,
+/// which has `size` bytes, does have.
+pub(super) fn parse(name: &str, number: u32, bytes: &[u8], size: u64) -> Result<GgufFile, FormatError> {
+    let mut reader = Reader { file: name, bytes, size, at: 0, item: Item::Header };
     let (tensor_count, pair_count) = header(&mut reader)?;
     let (metadata, alignment) = pairs(&mut reader, pair_count)?;
     let tensors = tensor_infos(&mut reader, tensor_count, number, alignment)?;
@@ -251,7 +254,7 @@ fn place(
     data_start: u64,
     file: u32,
 ) -> Result<TensorInfo, FormatError> {
-    let file_len = reader.bytes.len() as u64;
+    let file_len = reader.size;
     let offset = data_start.saturating_add(relative);
     let available = file_len.saturating_sub(offset);
     if info.byte_len() > available {
@@ -289,6 +292,8 @@ fn no_overlap(file: &str, tensors: &[TensorInfo]) -> Result<(), FormatError> {
 struct Reader<'a> {
     file: &'a str,
     bytes: &'a [u8],
+    /// Bytes of the whole file.
+    size: u64,
     at: usize,
     /// What is being read, for messages.
     item: Item,
@@ -306,7 +311,7 @@ impl<'a> Reader<'a> {
     }
 
     fn remaining(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
+        self.size.saturating_sub(self.at as u64)
     }
 
     fn take(&mut self, len: u64) -> Result<&'a [u8], FormatError> {
@@ -317,7 +322,7 @@ impl<'a> Reader<'a> {
                 item: self.item.clone(),
                 offset: self.at as u64,
                 needed: len,
-                available: rest.len() as u64,
+                available: self.remaining(),
             })?;
         self.at += taken.len();
         Ok(taken)

@@ -32,7 +32,7 @@ impl<'a> PartName<'a> {
 /// Opens a GGUF file whose bytes are at hand, and the other parts if it is split.
 pub(super) fn open_gguf(folder: Folder, name: &str, bytes: FileBytes) -> Result<Checkpoint, FormatError> {
     let label = folder.label(name);
-    let file = gguf::parse(&label, 0, &bytes)?;
+    let file = bytes.header(&label, |head, size| gguf::parse(&label, 0, head, size))?;
     let parts = file.metadata.u32("split.count").unwrap_or(1);
     if parts > 1 {
         return open_split(folder, name, bytes, parts);
@@ -59,7 +59,7 @@ fn open_split(mut folder: Folder, name: &str, bytes: FileBytes, count: u32) -> R
             Some(bytes) => bytes,
             None => folder.weights(&part_name)?,
         };
-        let part = gguf::parse(&label, number - 1, &bytes)?;
+        let part = bytes.header(&label, |head, size| gguf::parse(&label, number - 1, head, size))?;
         let split_no = part.metadata.u32("split.no");
         if split_no != Some(number - 1) || part.metadata.u32("split.count") != Some(count) {
             let missing =

@@ -29,7 +29,7 @@ pub(super) fn open_safetensors(
         None => folder.weights(file)?,
     };
     let label = folder.label(file);
-    let parsed = safetensors::parse(&label, 0, &bytes)?;
+    let parsed = bytes.header(&label, |head, size| safetensors::parse(&label, 0, head, size))?;
     let meta = side_files(&mut folder, &label, parsed.metadata)?;
     let index = index_tensors(&parsed.tensors, &[label])?;
     Ok(Checkpoint::assemble(name, vec![bytes], parsed.tensors, index, meta))
@@ -83,7 +83,7 @@ impl Parts {
         for (number, name) in (0..).zip(names) {
             let label = folder.label(name);
             let bytes = folder.weights(name)?;
-            let parsed = safetensors::parse(&label, number, &bytes)?;
+            let parsed = bytes.header(&label, |head, size| safetensors::parse(&label, number, head, size))?;
             all.found.extend(parsed.tensors.iter().map(|info| (info.name.clone(), name.to_owned())));
             all.tensors.extend(parsed.tensors);
             for (key, value) in parsed.metadata {

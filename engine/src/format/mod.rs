@@ -23,6 +23,7 @@ mod open;
 mod safetensors;
 mod writer;
 
+pub use bytes::ByteSource;
 pub use checkpoint::{Checkpoint, Meta, TensorInfo};
 pub use checksums::{CHECKSUMS_KEY, Checksums};
 pub use decode::decode_f32;

@@ -3,6 +3,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 use std::path::Path;
 
+use super::bytes::{ByteSource, FileBytes};
 use super::error::FormatError;
 use super::folder::Folder;
 use super::gguf_parts::{PartName, open_gguf};
@@ -38,6 +39,16 @@ impl Checkpoint {
     /// Opens a model from names and contents: one `.gguf`, or the files of a Hugging Face folder. Where their names begin with
     /// a folder (`tiny/config.json`), the model is called like it.
     pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, FormatError> {
+        open_files(files.into_iter().map(|(name, bytes)| (name, FileBytes::Owned(bytes))).collect())
+    }
+
+    /// [`Checkpoint::from_files`] for files that are read piece by piece: the headers now, a tensor when it is asked for.
+    pub fn from_sources(files: Vec<(String, Box<dyn ByteSource>)>) -> Result<Self, FormatError> {
+        open_files(files.into_iter().map(|(name, source)| (name, FileBytes::Source(source))).collect())
+    }
+}
+
+fn open_files(files: Vec<(String, FileBytes)>) -> Result<Checkpoint, FormatError> {
         let only = if let [(name, _)] = &files[..] { Some(name.clone()) } else { None };
         let folder = Folder::from_files(files)?;
         match (only, folder.names()?.first()) {
@@ -50,7 +61,6 @@ impl Checkpoint {
                 open_folder(folder, name)
             }
         }
-    }
 }
 
 /// Finds the model among the files of a folder.
@@ -102,22 +112,27 @@ fn open_file(mut folder: Folder, name: &str) -> Result<Checkpoint, FormatError> 
         return open_sharded(folder, name.to_owned(), name);
     }
     let bytes = folder.weights(name)?;
-    if bytes.starts_with(&gguf::MAGIC) {
+    let label = folder.label(name);
+    let start = bytes.read(&label, 0, bytes.size().min(SNIFFED))?.into_owned();
+    if start.starts_with(&gguf::MAGIC) {
         return open_gguf(folder, name, bytes);
     }
-    if let Some(found) = foreign(&bytes) {
+    if let Some(found) = foreign(&start) {
         return Err(FormatError::UnknownFormat { file: folder.label(name), found: found.to_owned() });
     }
     // what its name claims, it must be: the parser then says what is wrong with it
     if name.ends_with(".gguf") {
         return open_gguf(folder, name, bytes);
     }
-    if name.ends_with(".safetensors") || safetensors::sniff(&bytes) {
+    if name.ends_with(".safetensors") || safetensors::sniff(&start) {
         return open_safetensors(folder, name.to_owned(), name, Some(bytes));
     }
-    let found = format!("it begins with {:02x?}", &bytes[..bytes.len().min(8)]);
+    let found = format!("it begins with {:02x?}", &start[..start.len().min(8)]);
     Err(FormatError::UnknownFormat { file: folder.label(name), found })
 }
+
+/// Bytes that tell what a file is.
+const SNIFFED: u64 = 64;
 
 /// What people hand over by mistake.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {

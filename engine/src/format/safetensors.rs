@@ -35,8 +35,11 @@ pub(super) fn sniff(bytes: &[u8]) -> bool {
 }
 
 /// Parses a file; `number` is its place among the checkpoint's files.
-pub(super) fn parse(name: &str, number: u32, bytes: &[u8]) -> Result<SafetensorsFile, FormatError> {
-    let (json, data_start) = split(name, bytes)?;
+///
+/// `bytes` is the file's beginning: if it ends before the header does, the error is [`FormatError::Truncated`] at a place that the file,
+/// which has `size` bytes, does have.
+pub(super) fn parse(name: &str, number: u32, bytes: &[u8], size: u64) -> Result<SafetensorsFile, FormatError> {
+    let (json, data_start) = split(name, bytes, size)?;
     let header: Header = serde_json::from_slice(json).map_err(|error| FormatError::Invalid {
         file: name.to_owned(),
         item: Item::Header,
@@ -44,7 +47,7 @@ pub(super) fn parse(name: &str, number: u32, bytes: &[u8]) -> Result<Safetensors
         reason: error.to_string(),
         remedy: FETCH_AGAIN,
     })?;
-    let data_len = (bytes.len() - data_start) as u64;
+    let data_len = size.saturating_sub(data_start as u64);
     let mut entries = header.tensors;
     entries.sort_by_key(|(_, entry)| (entry.data_offsets.0, entry.data_offsets.1));
     let mut tensors = Vec::new();
@@ -66,15 +69,15 @@ pub(super) fn parse(name: &str, number: u32, bytes: &[u8]) -> Result<Safetensors
 }
 
 /// Splits a file into its JSON and the offset of its data section.
-fn split<'a>(name: &str, bytes: &'a [u8]) -> Result<(&'a [u8], usize), FormatError> {
-    let truncated = |offset: u64, needed: u64, available: usize| FormatError::Truncated {
+fn split<'a>(name: &str, bytes: &'a [u8], size: u64) -> Result<(&'a [u8], usize), FormatError> {
+    let truncated = |offset: u64, needed: u64| FormatError::Truncated {
         file: name.to_owned(),
         item: Item::Header,
         offset,
         needed,
-        available: available as u64,
+        available: size.saturating_sub(offset),
     };
-    let (length, rest) = bytes.split_first_chunk().ok_or_else(|| truncated(0, 8, bytes.len()))?;
+    let (length, rest) = bytes.split_first_chunk().ok_or_else(|| truncated(0, 8))?;
     let length = u64::from_le_bytes(*length);
     if length > LONGEST_HEADER {
         return Err(FormatError::Invalid {
@@ -85,7 +88,7 @@ fn split<'a>(name: &str, bytes: &'a [u8]) -> Result<(&'a [u8], usize), FormatErr
             remedy: FETCH_AGAIN,
         });
     }
-    let json = rest.get(..length as usize).ok_or_else(|| truncated(8, length, rest.len()))?;
+    let json = rest.get(..length as usize).ok_or_else(|| truncated(8, length))?;
     Ok((json, 8 + json.len()))
 }
 

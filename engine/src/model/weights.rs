@@ -367,7 +367,7 @@ impl Weights {
         let failed =
             |error| ModelError::Codec { model: self.model(), tensor: tensor.name.clone(), error: Box::new(error) };
         let plain = self.stored.bytes(&tensor.name).map_err(failed)?;
-        let values = match plain.and_then(|(info, bytes)| decode_f32(info.dtype, bytes)) {
+        let values = match plain.and_then(|(info, bytes)| decode_f32(info.dtype, &bytes)) {
             Some(values) => values,
             None => {
                 let packed = self.stored.load(&tensor.name).map_err(failed)?;

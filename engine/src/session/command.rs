@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::Plan;
 use crate::format::Checkpoint;
 
 /// A place in the session that holds one loaded model, chosen by the sender: loading into it replaces what it held.
@@ -316,4 +317,6 @@ pub enum Command {
     Compress(Compress),
     /// See [`Embed`].
     Embed(Embed),
+    /// Measures the adapter and the kernels; see [`Plan`].
+    Bench(Plan),
 }

@@ -268,7 +268,7 @@ fn write(
             && plan.dtype() == Some(info.dtype)
             && output.has(info.dtype)
         {
-            output.plain(plan, info.dtype, bytes)?; // bit for bit, whatever it is
+            output.plain(plan, info.dtype, &bytes)?; // bit for bit, whatever it is
             weights.add(plan, &plan.tensor.encoding.to_ascii_lowercase(), bytes.len() as u64);
             continue;
         }

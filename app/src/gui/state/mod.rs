@@ -18,7 +18,7 @@ pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
 pub use quality::{Measured, Quality, Trade};
 pub use tensors::Tensors;
 
-use super::client::{Client, Happening, Known};
+use super::client::{Client, Happening, Kept, Known};
 use super::library::Origin;
 use super::start::Start;
 
@@ -127,6 +127,8 @@ pub enum Action {
     Pick,
     /// Put another compression beside the original.
     Add(String),
+    /// Delete a model that the browser keeps.
+    Forget(String),
     /// Take a column away.
     Remove(Slot),
     /// Compress a column otherwise.
@@ -213,6 +215,8 @@ pub struct State {
     pub adapters: Option<Adapters>,
     /// Models that can be had by name.
     pub known: Vec<Known>,
+    /// Models that the browser keeps for this page; natively none.
+    pub stored: Vec<Kept>,
     /// A path or a Hugging Face id that is being typed, where those can be opened.
     pub typed: Option<String>,
     /// The model being opened.
@@ -247,6 +251,7 @@ impl State {
             tab: start.tab.unwrap_or_default(),
             adapters: None,
             known: client.known(),
+            stored: Vec::new(),
             typed: client.fetches_anything().then(String::new),
             opening: None,
             model: None,
@@ -309,6 +314,7 @@ impl State {
                 self.inspect(origin, client);
             }
             Action::Pick => client.pick(),
+            Action::Forget(name) => client.forget(&name),
             Action::Add(recipe) => {
                 self.compare.add(recipe);
                 self.keep_recipes();
@@ -396,6 +402,7 @@ impl State {
                 self.then = Some(Action::Show(Tab::Compare));
                 self.inspect(origin, client);
             }
+            Happening::Stored(models) => self.stored = models,
             Happening::Refused(text) => {
                 self.notice = Some(Notice { text, remedy: Some(("Choose a file", Remedy::Pick)) })
             }

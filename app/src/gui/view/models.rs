@@ -5,7 +5,7 @@ use tersor_engine::gpu::AdapterSummary;
 
 use super::parts::{card, dim, heading, primary, progress, small};
 use super::{clickable_card, is_narrow};
-use crate::gui::client::Known;
+use crate::gui::client::{Kept, Known};
 use crate::gui::library::Origin;
 use crate::gui::state::{Action, State, Tab};
 use crate::gui::theme::{mono, palette};
@@ -53,6 +53,9 @@ fn models(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             actions.push(Action::Open(origin.clone()));
         }
     }
+    for kept in &state.stored {
+        kept_model(ui, state, kept, actions);
+    }
     card(ui, |ui| {
         ui.horizontal_wrapped(|ui| {
             if ui.button("Open a file…").on_hover_text("Ctrl+O").clicked() {
@@ -63,7 +66,11 @@ fn models(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         if let Some(typed) = &mut state.typed {
             ui.horizontal(|ui| {
                 let edit = egui::TextEdit::singleline(typed)
-                    .hint_text("A path, or a Hugging Face id: org/name")
+                    .hint_text(if cfg!(target_arch = "wasm32") {
+                        "A Hugging Face id: org/name"
+                    } else {
+                        "A path, or a Hugging Face id: org/name"
+                    })
                     .align(egui::Align2::LEFT_CENTER)
                     .desired_width((ui.available_width() - 76.0).max(60.0));
                 let response = ui.add(edit);
@@ -80,6 +87,7 @@ fn models(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         let listed = |origin: &Origin| {
             state.known.iter().any(|known| Origin::Named(known.name.clone()) == *origin)
                 || state.settings.recent.contains(origin)
+                || state.stored.iter().any(|kept| Origin::Named(kept.name.clone()) == *origin)
         };
         if let Some(open) = state.opening.as_ref().filter(|open| !listed(&open.origin)) {
             opening(ui, state, &open.origin);
@@ -137,6 +145,35 @@ fn known_model(ui: &mut Ui, state: &State, known: &Known, actions: &mut Vec<Acti
     });
     if response.clicked() && known.unavailable.is_none() {
         actions.push(Action::Fetch(known.name.clone()));
+    }
+}
+
+/// A model that the browser keeps.
+fn kept_model(ui: &mut Ui, state: &State, kept: &Kept, actions: &mut Vec<Action>) {
+    let origin = Origin::Named(kept.name.clone());
+    let chosen = state.model.as_ref().is_some_and(|model| model.origin == origin);
+    let p = palette(ui);
+    let response = clickable_card(ui, chosen, &kept.name, |ui| {
+        ui.horizontal(|ui| {
+            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                let delete = ui.button("Delete").on_hover_text("Frees its space in this browser");
+                delete.widget_info(|| {
+                    egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Delete {}", kept.name))
+                });
+                if delete.clicked() {
+                    actions.push(Action::Forget(kept.name.clone()));
+                }
+                ui.label(RichText::new(bytes(kept.bytes)).small().color(p.dim));
+                ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+                    ui.add(egui::Label::new(RichText::new(&kept.name).font(mono(15.0))).truncate());
+                });
+            });
+        });
+        small(ui, "Kept in this browser");
+        opening(ui, state, &origin);
+    });
+    if response.clicked() {
+        actions.push(Action::Fetch(kept.name.clone()));
     }
 }
 

@@ -4,6 +4,7 @@
 //! it are one group (none: the module itself is). A module `m` then has `m.luts`, `m.encoded_exponent`, `m.sign_mantissa`,
 //! `m.output_positions`, `m.gaps` and `m.split_positions` in place of its layers' weights, whose shapes `config.json` tells.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::RegexBuilder;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Group;
 use crate::codec::CodecError;
-use crate::format::{Checkpoint, Dtype, Meta, quoted};
+use crate::format::{Checkpoint, Dtype, Meta, TensorInfo, quoted};
 
 /// Key in `config.json`.
 const CONFIG_KEY: &str = "dfloat11_config";
@@ -91,7 +92,7 @@ impl Container {
     /// # Errors
     /// As [`Container::of`], and what [`Group::check`] finds.
     pub fn load(checkpoint: &Checkpoint, module: &str) -> Result<Group, CodecError> {
-        let bytes = |part| Ok::<_, CodecError>(part_of(checkpoint, module, part, Dtype::U8)?.to_vec());
+        let bytes = |part| Ok::<_, CodecError>(part_of(checkpoint, module, part, Dtype::U8)?.into_owned());
         let positions = part_of(checkpoint, module, "output_positions", Dtype::U8)?;
         let group = Group {
             luts: bytes("luts")?,
@@ -106,7 +107,7 @@ impl Container {
 
     /// Bytes of a group's tensors in the file.
     pub fn bytes(checkpoint: &Checkpoint, module: &str) -> u64 {
-        let of = |part: &&str| checkpoint.tensor(&format!("{module}.{part}")).map_or(0, |(info, _)| info.byte_len());
+        let of = |part: &&str| checkpoint.info(&format!("{module}.{part}")).map_or(0, TensorInfo::byte_len);
         PARTS.iter().map(of).sum()
     }
 }
@@ -121,8 +122,14 @@ fn wrong(checkpoint: &Checkpoint, module: &str, what: &str) -> CodecError {
 }
 
 /// One of a group's tensors.
-fn part_of<'a>(checkpoint: &'a Checkpoint, module: &str, part: &str, dtype: Dtype) -> Result<&'a [u8], CodecError> {
-    match checkpoint.tensor(&format!("{module}.{part}")) {
+fn part_of<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    part: &str,
+    dtype: Dtype,
+) -> Result<Cow<'a, [u8]>, CodecError> {
+    let read = checkpoint.read(&format!("{module}.{part}"));
+    match read.map_err(|error| wrong(checkpoint, module, &error.to_string()))? {
         Some((info, bytes)) if info.dtype == dtype => Ok(bytes),
         Some((info, _)) => Err(wrong(checkpoint, module, &format!("{part} is {} instead of {dtype}", info.dtype))),
         None => Err(wrong(checkpoint, module, &format!("{part} is not in the file"))),

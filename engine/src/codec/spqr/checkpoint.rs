@@ -3,6 +3,8 @@
 //! A matrix `m.weight` is `m.dense_weights` (I64), `m.row_offsets` (I32), `m.col_vals` (I32) and perhaps `m.in_perm` (I32). Its shape is
 //! nowhere: the columns are those of `in_perm`, or what the tiles leave when the rows are known; the rows follow from `row_offsets`.
 
+use std::borrow::Cow;
+
 use super::super::{CodecError, CodecRef, Packed, parse};
 use super::{Published, TILE};
 use crate::format::{Checkpoint, Dtype, quoted};
@@ -27,18 +29,18 @@ pub(in crate::codec) struct Found {
 pub(in crate::codec) fn find(checkpoint: &Checkpoint) -> Result<Vec<Found>, (String, String)> {
     let stems = checkpoint.tensors().iter().filter_map(|info| info.name.strip_suffix(".dense_weights"));
     stems
-        .filter(|stem| checkpoint.tensor(&format!("{stem}.row_offsets")).is_some())
+        .filter(|stem| checkpoint.info(&format!("{stem}.row_offsets")).is_some())
         .map(|stem| describe(checkpoint, stem).map_err(|what| (format!("{stem}.weight"), what)))
         .collect()
 }
 
 /// A part's bytes; an empty one if it is not in the file.
-fn part<'a>(checkpoint: &'a Checkpoint, stem: &str, number: usize) -> Result<&'a [u8], String> {
+fn part<'a>(checkpoint: &'a Checkpoint, stem: &str, number: usize) -> Result<Cow<'a, [u8]>, String> {
     let dtype = if number == 0 { Dtype::I64 } else { Dtype::I32 };
-    match checkpoint.tensor(&format!("{stem}.{}", PARTS[number])) {
+    match checkpoint.read(&format!("{stem}.{}", PARTS[number])).map_err(|error| error.to_string())? {
         Some((info, bytes)) if info.dtype == dtype => Ok(bytes),
         Some((info, _)) => Err(format!("its {} are {}, not {dtype}", PARTS[number], info.dtype)),
-        None => Ok(&[]),
+        None => Ok(Cow::Borrowed(&[])),
     }
 }
 
@@ -48,7 +50,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 fn describe(checkpoint: &Checkpoint, stem: &str) -> Result<Found, String> {
     let tiles = part(checkpoint, stem, 0)?.len() / 8 / TILE;
-    let offsets = words(part(checkpoint, stem, 1)?);
+    let offsets = words(&part(checkpoint, stem, 1)?);
     let permutation = part(checkpoint, stem, 3)?.len() / 4;
     part(checkpoint, stem, 2)?;
     let [rows, cols] = shape(tiles, &offsets, 2 * permutation)
@@ -86,7 +88,7 @@ pub(in crate::codec) fn load(checkpoint: &Checkpoint, found: &Found) -> Result<P
     };
     let read = |number| part(checkpoint, &found.stem, number).map_err(wrong);
     let dense_weights: Vec<u64> = read(0)?.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-    let [row_offsets, col_vals, in_perm] = [words(read(1)?), words(read(2)?), words(read(3)?)];
+    let [row_offsets, col_vals, in_perm] = [words(&read(1)?), words(&read(2)?), words(&read(3)?)];
     let matrix = Published {
         rows: found.rows,
         cols: found.cols,

@@ -92,11 +92,11 @@ pub(super) fn read(checkpoint: &Checkpoint, metadata: &GgufMetadata) -> Result<C
     };
     let epsilon = if encoder { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
     let (rope, rope_local) = ropes(checkpoint, &keys, architecture, head_dim, max_positions)?;
-    let vocab = match checkpoint.tensor("token_embd.weight").and_then(|(info, _)| info.shape.first()) {
+    let vocab = match checkpoint.info("token_embd.weight").and_then(|info| info.shape.first()) {
         Some(rows) => u32::try_from(*rows).unwrap_or(u32::MAX),
         None => return Err(ModelError::MissingTensor { model: model.to_owned(), tensor: "token_embd.weight".into() }),
     };
-    let token_types = match checkpoint.tensor("token_types.weight").and_then(|(info, _)| info.shape.first()) {
+    let token_types = match checkpoint.info("token_types.weight").and_then(|info| info.shape.first()) {
         Some(rows) if encoder => u32::try_from(*rows).unwrap_or(u32::MAX),
         _ => 0,
     };
@@ -168,17 +168,19 @@ fn ropes(
     }
     let rotary_dim = keys.maybe_u32("rope.dimension_count")?.unwrap_or(head_dim) as usize;
     let base = keys.f64("rope.freq_base")?.unwrap_or(10_000.0);
-    let list = |name: &str| {
-        let (info, bytes) = checkpoint.tensor(name)?;
-        let values = crate::format::decode_f32(info.dtype, bytes)?;
-        Some(values.into_iter().map(f64::from).collect::<Vec<f64>>())
+    let list = |name: &str| -> Result<Option<Vec<f64>>, ModelError> {
+        let Some((info, bytes)) = checkpoint.read(name).map_err(|error| keys.bad(name, error.to_string()))? else {
+            return Ok(None);
+        };
+        let values = crate::format::decode_f32(info.dtype, &bytes);
+        Ok(values.map(|values| values.into_iter().map(f64::from).collect()))
     };
     let trained = keys.f64_or_u32("rope.scaling.original_context_length")?;
     let factor = keys.f64("rope.scaling.factor")?.or(keys.f64("rope.scale_linear")?);
     let attention_factor = keys.f64("rope.scaling.attn_factor")?;
-    let scaling = if let Some(factors) = list("rope_freqs.weight") {
+    let scaling = if let Some(factors) = list("rope_freqs.weight")? {
         RopeScaling::Divided { factors, attention_factor: 1.0 }
-    } else if let (Some(short), Some(long)) = (list("rope_factors_short.weight"), list("rope_factors_long.weight")) {
+    } else if let (Some(short), Some(long)) = (list("rope_factors_short.weight")?, list("rope_factors_long.weight")?) {
         let original = trained.unwrap_or(f64::from(max_positions));
         RopeScaling::LongRope { short, long, original, factor: f64::from(max_positions) / original, attention_factor }
     } else {

@@ -240,7 +240,7 @@ fn fill(
             && let Some((info, bytes)) = source.stored.bytes(name)?
             && info.dtype == dtype
         {
-            file.put(name, &plan.tensor.shape, dtype, bytes)?; // bit for bit, whatever it is
+            file.put(name, &plan.tensor.shape, dtype, &bytes)?; // bit for bit, whatever it is
             weights.add(plan, &plan.tensor.encoding.to_ascii_lowercase(), bytes.len() as u64);
             continue;
         }

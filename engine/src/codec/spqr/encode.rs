@@ -302,9 +302,9 @@ impl Replace for Band<'_> {
         let row_words = self.words.len() / self.outliers.len().max(1);
         let code_words = codec.code_words(hessian.cols());
         let tile = &self.tile[2 * place..][..2];
-        let best =
-            |(row, weights)| self.best_codes(codes[0][row] | codes[1][row] << STATISTIC_BITS, tile, weights, scales);
-        let best: Vec<u32> = group.rows().enumerate().map(best).collect();
+        let nearest = codes[0].iter().zip(codes[1]).map(|(&step, zero)| step | zero << STATISTIC_BITS);
+        let pairs = group.rows().zip(nearest).map(|(row, nearest)| self.best_codes(nearest, tile, row, scales));
+        let best: Vec<u32> = pairs.collect();
         self.grids.clear();
         for (words, codes) in self.words.chunks_exact_mut(row_words).zip(best) {
             let statistics = &mut words[code_words..];

@@ -4,6 +4,9 @@
 // Grid: ceil(octets of a row / 64) in x, tokens in y. Limited by launch: a token is one row.
 
 //:option CODEC = codec
+//:option CODED = 0 1
+//:skip CODED && SPARSE
+//:skip CODED && CODEC != bf16 && CODEC != uniform && CODEC != nf4 && CODEC != fp4 && CODEC != iq4_nl && CODEC != q8_0 && CODEC != q6_k && CODEC != q5_k && CODEC != q5_1 && CODEC != q5_0 && CODEC != q4_k && CODEC != q4_1 && CODEC != q4_0
 //:import codec
 //:if SPARSE
 //:import linear/sparse

@@ -262,6 +262,11 @@ impl Codec for Entropy {
         Some((&self.base, self.symbols))
     }
 
+    fn unless_larger(&self, packed: Packed) -> Result<Packed, CodecError> {
+        // All codecs that have integer codes take as many bytes as they plan.
+        if packed.bytes() < self.planned_bytes(packed.rows, packed.cols) { Ok(packed) } else { self.unpack(&packed) }
+    }
+
     fn fallback(&self) -> CodecRef {
         let base = self.base.fallback();
         wrap(base.clone()).unwrap_or(base)

@@ -365,6 +365,13 @@ impl Codec for LowRank {
         self.base.as_ref().is_none_or(|base| base.encodes())
     }
 
+    fn unless_larger(&self, packed: Packed) -> Result<Packed, CodecError> {
+        let Some(base) = self.base_of(&packed) else { return Ok(packed) };
+        let mut base = base.codec.clone().unless_larger(base)?;
+        base.planes.extend_from_slice(&packed.planes[self.base_planes(packed.cols)..]);
+        Ok(Packed { codec: self.with_base(base.codec), ..base })
+    }
+
     fn fallback(&self) -> CodecRef {
         let bf16 = Self { factors: Factors::Bf16, ..self.clone() };
         match &self.base {

@@ -224,6 +224,14 @@ pub trait Codec: Send + Sync + Debug {
         None
     }
 
+    /// The same weights without a lossless coding that makes them no smaller: in the codec that it wraps then, else as they are.
+    ///
+    /// # Errors
+    /// Those of a matrix that is not this codec's.
+    fn unless_larger(&self, packed: Packed) -> Result<Packed, CodecError> {
+        Ok(packed)
+    }
+
     /// This codec with its kept values stored by another: sparsity times quantization (`sparse:2:4+q4_k`).
     ///
     /// # Errors

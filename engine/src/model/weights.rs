@@ -207,6 +207,8 @@ impl Weights {
             (None, None) => None,
         };
         let as_stored = self.basis.is_none() && asked.as_ref().is_none_or(|codec| codec.name() == packed.codec.name());
+        // The codec that would have made it larger.
+        let mut larger = None;
         let (packed, nmse) = match asked {
             Some(codec) if !as_stored => {
                 let start = Instant::now();
@@ -215,6 +217,9 @@ impl Weights {
                 self.change_basis(role, layer, &mut values, cols)?;
                 let calibration = self.calibrations.get(&(role, layer)).map(|found| &**found);
                 let packed = codec.encode_for(&values, rows, cols, calibration).map_err(failed)?;
+                let coded = packed.codec.name();
+                let packed = packed.codec.clone().unless_larger(packed).map_err(failed)?;
+                larger = (packed.codec.name() != coded).then_some(coded);
                 let nmse = nmse(&values, &packed.decode());
                 self.encode_seconds += start.elapsed().as_secs_f64();
                 (packed, Some(nmse))
@@ -225,7 +230,7 @@ impl Weights {
             name: if self.is_tied(role) { format!("{name} (as output)") } else { name },
             shape: [rows, cols],
             codec: packed.codec.name(),
-            fallback_from: choice.and_then(|c| c.fallback_from),
+            fallback_from: choice.and_then(|c| c.fallback_from).or(larger),
             bytes: packed.bytes(),
             nmse,
         });

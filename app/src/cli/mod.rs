@@ -7,6 +7,7 @@ mod adapters;
 #[cfg(feature = "gui")]
 mod app;
 mod bars;
+mod bench;
 mod client;
 mod compare;
 mod compress;
@@ -82,6 +83,8 @@ enum Command {
     Compress(compress::Args),
     /// Turn texts into vectors with an encoder
     Embed(embed::Args),
+    /// Measure the adapter, and how much of it each kernel gets
+    Bench(bench::Args),
     /// Download a model into the cache, or list the models known by name
     Fetch(fetch::Args),
 }
@@ -305,6 +308,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args, context),
         Command::Compress(args) => compress::run(&args, context),
         Command::Embed(args) => embed::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),
     }
 }
@@ -350,6 +354,8 @@ mod tests {
             "tersor sweep m --with sparse:{ratio}%+q4_0 --ratios 50 70",
             "tersor embed m one two",
             "tersor fetch smollm2-135m",
+            "tersor bench --filter q4_k --filter attention --quick --longest 2 --json j --html h --compare o --other-adapter",
+            "tersor bench --list --filter matvec",
             "tersor fetch",
         ] {
             if let Err(error) = parse(line) {
@@ -362,6 +368,9 @@ mod tests {
             "tersor run m --prompt p --top-p 1.5",
             "tersor compare m",
             "tersor eval m --context 1",
+            "tersor bench --list --html h",
+            "tersor bench --other-adapter",
+            "tersor bench --longest soon",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -51,12 +51,17 @@ pub fn page(comparison: &Comparison, command: &str) -> String {
         comparison.seconds,
         escape(command)
     );
-    let data = serde_json::to_string(&Report::Compare(comparison.clone())).unwrap_or_default();
+    document(&title, &body, &Report::Compare(comparison.clone()))
+}
+
+/// A page of its own around a report, which is in it as data.
+pub(super) fn document(title: &str, body: &str, report: &Report) -> String {
+    let data = serde_json::to_string(report).unwrap_or_default();
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{}</title><style>{STYLE}</style>\
          </head><body><main>{body}</main><script type=\"application/json\" id=\"report\">{}</script></body></html>\n",
-        escape(&title),
+        escape(title),
         data.replace('<', "\\u003c")
     )
 }
@@ -94,7 +99,7 @@ fn replaced(comparison: &Comparison) -> String {
     out
 }
 
-fn html_table(table: &Table) -> String {
+pub(super) fn html_table(table: &Table) -> String {
     let class = |align: Align| if align == Align::Right { " class=\"n\"" } else { "" };
     let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
     for (name, align) in table.header().zip(table.aligns()) {

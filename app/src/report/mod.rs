@@ -1,7 +1,9 @@
-//! What a comparison looks like: as tables and texts on a terminal, and as a page.
+//! What a comparison, or a benchmark, looks like: as tables and texts on a terminal, and as a page.
 
+pub mod bench;
 pub mod html;
 pub mod plot;
+pub mod roofline;
 pub mod text;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use super::html::escape;
 use crate::table::{shorten, width};
 
 /// Size of a plot and of its margins, in SVG units.
-const WIDTH: f64 = 480.0;
+pub(super) const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 310.0;
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 20.0;
@@ -39,7 +39,7 @@ pub struct Point {
 }
 
 /// One axis: its name, its range and where its ticks are.
-struct Axis {
+pub(super) struct Axis {
     log: bool,
     from: f64,
     to: f64,
@@ -47,7 +47,7 @@ struct Axis {
 }
 
 impl Axis {
-    fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(super) fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
         let log = scale == Scale::Log;
         let (mut low, mut high) = values
             .filter(|v| v.is_finite() && (!log || *v > 0.0))
@@ -92,9 +92,19 @@ impl Axis {
     }
 
     /// Where a value lies, 0 at the axis' start and 1 at its end; `None` when it cannot be shown.
-    fn place(&self, value: f64) -> Option<f64> {
+    pub(super) fn place(&self, value: f64) -> Option<f64> {
         let v = if self.log { value.log10() } else { value };
         v.is_finite().then(|| ((v - self.from) / (self.to - self.from)).clamp(0.0, 1.0))
+    }
+
+    /// The value at the axis' start.
+    pub(super) fn first(&self) -> f64 {
+        if self.log { 10f64.powf(self.from) } else { self.from }
+    }
+
+    /// The value at its end.
+    pub(super) fn last(&self) -> f64 {
+        if self.log { 10f64.powf(self.to) } else { self.to }
     }
 
     fn tick_label(&self, tick: f64) -> String {
@@ -124,7 +134,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-fn open(title: &str, width: f64, x_label: &str, y_label: &str) -> String {
+pub(super) fn open(title: &str, width: f64, x_label: &str, y_label: &str) -> String {
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>\
          <text class=\"title\" x=\"{LEFT}\" y=\"18\">{0}</text>",
@@ -143,15 +153,15 @@ fn open(title: &str, width: f64, x_label: &str, y_label: &str) -> String {
 }
 
 /// Horizontal position in a plot that is `width` wide, its labels at the right not counted.
-fn x_of(place: f64, width: f64) -> f64 {
+pub(super) fn x_of(place: f64, width: f64) -> f64 {
     LEFT + place * (width - LEFT - RIGHT)
 }
 
-fn y_of(place: f64) -> f64 {
+pub(super) fn y_of(place: f64) -> f64 {
     HEIGHT - BOTTOM - place * (HEIGHT - TOP - BOTTOM)
 }
 
-fn y_ticks(svg: &mut String, axis: &Axis, width: f64) {
+pub(super) fn y_ticks(svg: &mut String, axis: &Axis, width: f64) {
     for &tick in &axis.ticks {
         let y = y_of((tick - axis.from) / (axis.to - axis.from));
         let _ = write!(
@@ -166,7 +176,7 @@ fn y_ticks(svg: &mut String, axis: &Axis, width: f64) {
     }
 }
 
-fn x_ticks(svg: &mut String, axis: &Axis, width: f64) {
+pub(super) fn x_ticks(svg: &mut String, axis: &Axis, width: f64) {
     for &tick in &axis.ticks {
         let x = x_of((tick - axis.from) / (axis.to - axis.from), width);
         let _ = write!(

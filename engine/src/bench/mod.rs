@@ -195,3 +195,43 @@ async fn measure_case(
         roof_fraction: least / seconds,
     }))
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::gpu::GpuOptions;
+
+    #[test]
+    fn what_would_take_too_long_is_left_out_with_a_reason() {
+        let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env().unwrap())).expect("an adapter");
+        let slow = |gb_per_s, fma_gflop_per_s| Findings {
+            clock: Clock::HostClock,
+            clock_reason: None,
+            ceilings: Ceilings {
+                buffer_bytes: 0,
+                copy_gb_per_s: gb_per_s,
+                read_gb_per_s: gb_per_s,
+                fma_gflop_per_s,
+                dispatch_us: 0.0,
+                record_us: 0.0,
+                submit_us: 0.0,
+                readback_us: 0.0,
+            },
+            measurements: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let [case] = &chosen(&["matvec q4_0 576x576".to_owned()], false)[..] else { panic!() };
+        let measure = |findings: Findings, plan: Plan| {
+            let monitor = Monitor::none();
+            pollster::block_on(measure_case(&gpu, &findings, &plan, case, &monitor))
+                .unwrap_or_else(|error| panic!("{error}"))
+        };
+        // 191,232 bytes at 1,000 a second; 663,552 operations at 100 a second.
+        assert!(measure(slow(1e-6, 1e3), Plan::default()).unwrap_err().contains("at least 191.2 s"));
+        assert!(measure(slow(1e3, 1e-7), Plan::default()).unwrap_err().contains("at least 6635.5 s"));
+        let found = measure(slow(1e-6, 1e3), Plan { longest: 200.0, ..Plan::default() }).unwrap();
+        assert_eq!(found.bound, Bound::Memory);
+        assert!((found.roof_fraction * found.times.median_us - 191.232e6).abs() < 1e3, "{found:?}");
+        assert!(measure(slow(1e3, 1e-3), Plan::default()).unwrap().bound == Bound::Compute);
+    }
+}

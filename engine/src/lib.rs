@@ -9,6 +9,7 @@
 //! A room knows its left neighbour's output and nothing else: [`format`] never sees the GPU, [`ops`] never sees a file,
 //! [`model`] never sees a codec (it holds a `Linear` and calls it).
 
+pub mod bench;
 pub mod codec;
 pub mod eval;
 pub mod format;

@@ -29,6 +29,8 @@ pub enum Unit {
     Windows,
     /// Compute pipelines.
     Pipelines,
+    /// Measurements of a benchmark.
+    Measurements,
 }
 
 /// How far one stage of long work has come.

@@ -10,7 +10,7 @@
 //! //:option CODEC = codec               every codec module, each with that module's own options
 //! //:option LANES = 1 8 32              the values that may be asked for; the first is the default
 //! //:require f16 if F16                 the device feature that these options need
-//! //:skip LANES == 1 && SUBGROUP        combinations that are never asked for
+//! //:skip LANES == 1 && SUBGROUP        combinations that are never asked for; an option the codec does not have is 0
 //! //:if SUBGROUP ... //:elif LANES > 8 ... //:else ... //:endif
 //! //:for I in 0..HEAD_DIM/4 ... //:end  the text, once for every I
 //! let x = acc#{I}[#{I % 4}];            the value of an integer expression
@@ -235,6 +235,8 @@ pub fn complete(sources: &dyn Sources, kernel: &str, given: &Options) -> Result<
 }
 
 /// Every permutation of a kernel that may be asked for.
+///
+/// A `//:skip` may name an option that only some codecs have: for the others it is 0.
 pub fn permutations(sources: &dyn Sources, kernel: &str) -> Result<Vec<Options>, ComposeError> {
     let own = declarations(sources, kernel, None)?;
     let codecs = if own.options.iter().any(|o| o.values.is_none()) {
@@ -242,9 +244,15 @@ pub fn permutations(sources: &dyn Sources, kernel: &str) -> Result<Vec<Options>,
     } else {
         vec![None]
     };
-    let mut all = Vec::new();
+    let mut declared = Vec::new();
+    let mut elsewhere = Options::new();
     for codec in codecs {
         let decl = declarations(sources, kernel, codec.as_deref())?;
+        elsewhere.extend(decl.options.iter().map(|option| (option.name.clone(), Value::Int(0))));
+        declared.push((codec, decl));
+    }
+    let mut all = Vec::new();
+    for (codec, decl) in declared {
         let mut partial = vec![Options::new()];
         for option in &decl.options {
             let values = match (&option.values, &codec) {
@@ -264,9 +272,11 @@ pub fn permutations(sources: &dyn Sources, kernel: &str) -> Result<Vec<Options>,
                 .collect();
         }
         for options in partial {
+            let mut scope = elsewhere.clone();
+            scope.extend(options.clone());
             let mut skipped = false;
             for (condition, module, line) in &decl.skips {
-                skipped |= evaluate(condition, &options).map_err(|m| err(module, *line, m))? != 0;
+                skipped |= evaluate(condition, &scope).map_err(|m| err(module, *line, m))? != 0;
             }
             if !skipped {
                 all.push(options);

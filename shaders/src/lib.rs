@@ -153,6 +153,38 @@ mod tests {
     }
 
     #[test]
+    fn an_option_that_a_codec_lacks_is_0_where_permutations_are_skipped() {
+        let map = Map(BTreeMap::from([
+            ("codec/a", "//:option CODED = 0 1"),
+            ("codec/b", "const B = 1;"),
+            ("k", "//:import codec\n//:option CODEC = codec\n//:option SPARSE = 0 1\n//:skip SPARSE && CODED"),
+        ]));
+        let all = permutations(&map, "k").unwrap();
+        assert_eq!(all.len(), 3 + 2, "{all:?}");
+        assert!(all.iter().all(|o| o.contains_key("CODED") == (o["CODEC"] == "a".into())), "{all:?}");
+        let map = Map(BTreeMap::from([("codec/a", ""), ("k", "//:option CODEC = codec\n//:skip WIDE")]));
+        assert!(permutations(&map, "k").unwrap_err().to_string().contains("unknown option WIDE"));
+    }
+
+    /// No codec is both: what is masked has no integer codes of its own to be coded.
+    #[test]
+    fn nothing_is_built_for_weights_that_are_sparse_and_entropy_coded() {
+        let on = |options: &Options, name: &str| options.get(name) == Some(&1.into());
+        let mut seen = [0, 0];
+        for (kernel, count) in super::kernels() {
+            let all = super::permutations(kernel).unwrap();
+            assert_eq!(all.len(), *count, "{kernel}");
+            for options in &all {
+                let (sparse, coded) = (on(options, "SPARSE"), on(options, "CODED"));
+                assert!(!(sparse && coded), "{kernel} {options:?}");
+                seen[0] += usize::from(sparse);
+                seen[1] += usize::from(coded);
+            }
+        }
+        assert!(seen[0] > 100 && seen[1] > 100, "{seen:?}");
+    }
+
+    #[test]
     fn imports_conditions_and_loops_compose() {
         let o = complete(&sources(), "k", &options(&[("CODEC", "a".into()), ("WIDE", 1.into()), ("BITS", 4.into())]))
             .unwrap();

@@ -84,26 +84,47 @@ class Tans:
         return format(state - size, f"0{self.width}b") + "".join(reversed(out[1:]))
 
 
-def coded_plane(code, rows):
-    """rows: lists of symbols, all of one length."""
-    chunks = -(-len(rows[0]) // 128)
-    index, stream = [], []
+def placed(chunks, unit):
+    """First bits of a segment's chunks and its words, if they begin at whole units from where equally long ones would; None if too far."""
+    n, words = len(chunks), -(-sum(map(len, chunks)) // 32)
+    while True:
+        firsts, end = [], 0
+        for i, chunk in enumerate(chunks):
+            first = 32 * words * i // n
+            steps = next(k for k in range(-40000, 40000) if first + (k << unit) >= end)
+            if not -128 <= steps < 128:
+                return None
+            firsts.append((first + (steps << unit), steps))
+            end = firsts[-1][0] + len(chunk)
+        if end <= 32 * words:
+            return firsts, words
+        words += 1
+
+
+def coded_plane(code, rows, unit=0):
+    """rows: lists of symbols, all of one length. unit: of corrections, as a power of two, at least."""
+    bases, corrections, stream = [], [], []
     for row in rows:
-        bases, firsts, bits = [], [], ""
-        for c in range(chunks):
-            if c % 32 == 0:
-                bits += "0" * (-len(bits) % 32)
-                bases.append(len(stream) + len(bits) // 32)
-                start = len(bits)
-            firsts.append(len(bits) - start)
-            bits += code.encode(row[128 * c : 128 * c + 128])
-        bits += "0" * (-len(bits) % 32)
-        stream += [int(bits[i : i + 32], 2) for i in range(0, len(bits), 32)]
-        firsts += [0] * (len(firsts) % 2)
-        index += bases + [a | b << 16 for a, b in zip(firsts[::2], firsts[1::2])]
+        for s in range(0, len(row), 4096):
+            segment = row[s : s + 4096]
+            chunks = [code.encode(segment[c : c + 128]) for c in range(0, len(segment), 128)]
+            own = unit
+            while placed(chunks, own) is None:
+                own += 1
+            firsts, words = placed(chunks, own)
+            bases.append(len(stream) | own << 29)
+            corrections += [steps & 255 for _, steps in firsts[1:]]
+            bits = ""
+            for chunk, (first, _) in zip(chunks, firsts):
+                bits += "0" * (first - len(bits)) + chunk
+            bits += "0" * (32 * words - len(bits))
+            stream += [int(bits[i : i + 32], 2) for i in range(0, len(bits), 32)]
+    bases.append(len(stream))
+    corrections += [0] * (-len(corrections) % 4)
     table = [s << 16 | n << 12 | base for s, n, base in code.table]
-    start = 4 + len(table) + len(index)
-    return [code.width, start, 0, 0] + table + index + stream
+    at = 4 + len(table) + len(bases)
+    corrections = struct.unpack(f"<{len(corrections) // 4}I", bytes(corrections))
+    return [code.width, at + len(corrections), 1, at] + table + bases + list(corrections) + stream
 
 
 def count(rows):
@@ -142,7 +163,7 @@ def bf16_plane(make, rows, cols, seed):
     return {"codec": "entropy:bf16", "rows": rows, "cols": cols, "planes": [words_hex(plane), words_hex(rest)], "f32": values.hex()}
 
 
-def uniform_plane(make, rows, cols, seed):
+def uniform_plane(make, rows, cols, seed, unit=0):
     """Codes of 4 bits, most of them near 8, with scales that are powers of two."""
     random = lcg(seed)
     codes, scales, values = [], [], b""
@@ -153,7 +174,7 @@ def uniform_plane(make, rows, cols, seed):
         halves = [(15 + e) << 10 for e in groups] + [0] * (len(groups) % 2)
         scales += [a | b << 16 for a, b in zip(halves[::2], halves[1::2])]
         codes.append(row)
-    plane = coded_plane(make(count(codes)), codes)
+    plane = coded_plane(make(count(codes)), codes, unit)
     codec = "entropy:uniform:bits=4,group=64"
     return {"codec": codec, "rows": rows, "cols": cols, "planes": [words_hex(plane), words_hex(scales)], "f32": values.hex()}
 
@@ -225,6 +246,7 @@ def main():
             bf16_plane(bits, 2, 150, 8),
             uniform_plane(bits, 3, 320, 5),
             uniform_plane(Prefix, 2, 4224, 6),
+            uniform_plane(Prefix, 2, 1024, 9, unit=3),
         ],
         "rans64": {
             "cdfs": [{"pmf": p, "cdf": c} for p, c in zip(pmfs, cdfs)],

@@ -123,7 +123,13 @@ fn files_hold_low_rank_parts() {
     let folder = tempfile::tempdir().unwrap();
     let talk = Talk::start(Options::default());
     let calibration = Calibration { text: Some(heldout(0, 600)), tokens: Some(512) };
-    for recipe in ["q4_0+eora:rank=16", "sparse24+eora:rank=32,factors=q8_0", "lord:ratio=50,factors=f16"] {
+    for recipe in [
+        "q4_0+eora:rank=16",
+        "sparse24+eora:rank=32,factors=q8_0",
+        "lord:ratio=50,factors=f16",
+        "sparse:2:4+q8_0+eora:rank=16",
+        "entropy:uniform:bits=4+eora:rank=16",
+    ] {
         let output = folder.path().join("tiny.safetensors");
         let recipe = Asked::Codec(recipe.to_owned());
         let compress = Compress {

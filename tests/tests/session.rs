@@ -366,6 +366,14 @@ fn attention_is_compared_like_a_recipe() {
             assert!(variant.quality.as_ref().unwrap().divergence.as_ref().unwrap().kl_divergence.mean > 0.0);
         }
     }
+    let one = Compare { windows: Some(1), tokens: 4, ..comparison(&[&format!("q8_0@{policy}")]) };
+    let Report::Compare(one) = talk.report(Command::Compare(one)) else { panic!("another report") };
+    let names: Vec<&str> = one.variants.iter().map(|variant| variant.recipe.as_str()).collect();
+    assert_eq!(names, ["f32", &format!("q8_0@{sparse}")]);
+    assert_eq!(one.variants[1].attention, report.variants[3].attention);
+    assert_eq!(one.variants[1].quality, report.variants[3].quality);
+    let failure = talk.failure(Command::Compare(comparison(&["q8_0@window:size=3"])));
+    assert!(failure.message.contains("unknown option `size`"), "{}", failure.message);
     let failure = talk.failure(Command::Compare(Compare { attention: vec!["window:size=3".into()], ..command }));
     assert!(failure.message.contains("unknown option `size`"), "{}", failure.message);
 

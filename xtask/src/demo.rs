@@ -10,7 +10,7 @@ use crate::{packages, vulkan};
 const HELP: &str = "\
 usage: cargo xtask demo [--model NAME] [ARGS…]
 
-Compares dense bf16 with seven compressions of the model on a bundled public-domain text and a chat prompt, and writes
+Compares dense bf16 with nine compressions of the model on a bundled public-domain text and a chat prompt, and writes
 target/demo/report.json and target/demo/report.html.
 
   --model NAME   smollm2-135m (default): a real chat model. Its file is 4-bit already, so the demo rotates it first
@@ -21,7 +21,19 @@ target/demo/report.json and target/demo/report.html.
 ";
 
 /// What is compared with the dense model.
-const RECIPES: &[&str] = &["q8_0", "q5_1", "q4_1", "q4_k", "nf4", "uniform:bits=3", "uniform:bits=2"];
+const RECIPES: &[&str] = &[
+    // Quantized: from nothing lost to everything.
+    "q8_0",
+    "q4_1",
+    "q4_k",
+    "nf4",
+    "uniform:bits=3",
+    // One of each other family: low rank over a codec, sparse, entropy-coded, attention by blocks.
+    "uniform:bits=3+eora:rank=64",
+    "sparse:2:4+q8_0",
+    "entropy:bf16",
+    "bf16@asa:max=0.5",
+];
 
 /// Windows of the text: enough to tell the recipes apart, few enough for ten minutes on two cores without a GPU.
 const WINDOWS: &str = "3";

@@ -1,10 +1,12 @@
 //! What the app talks to. Natively the engine works on a thread, in a browser in a Web Worker; the app sees a [`Client`].
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use eframe::egui::DroppedFileHandle;
 use serde::{Deserialize, Serialize};
 use tersor_engine::session::{Command, Event, JobId};
+use web_time::Instant;
 
 use super::library::Origin;
 
@@ -74,6 +76,12 @@ pub trait Client {
 
     /// The next thing that happened, if any. Whatever happens wakes the window.
     fn next(&mut self) -> Option<Happening>;
+
+    /// Seconds since some moment.
+    fn now(&mut self) -> f64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_secs_f64()
+    }
 }
 
 impl fmt::Debug for dyn Client {

@@ -58,22 +58,26 @@ pub fn table(comparison: &Comparison) -> Table {
         ("blocks\nkept %", Align::Right),
         ("prefill\ntok/s", Align::Right),
         ("decode\ntok/s", Align::Right),
+        ("÷\ndense", Align::Right),
         ("first\ntok ms", Align::Right),
         ("GPU\nMB", Align::Right),
     ]);
     for variant in &comparison.variants {
-        table.row(row(variant));
+        table.row(row(variant, comparison.variants.first()));
     }
     table.without_empty_columns()
 }
 
-fn row(variant: &Variant) -> Vec<String> {
+/// The cells of one form of the model, whose speed is set beside the original's.
+fn row(variant: &Variant, original: Option<&Variant>) -> Vec<String> {
     let perplexity = variant.quality.as_ref().map(|q| q.perplexity);
     let divergence = variant.quality.as_ref().and_then(|q| q.divergence.as_ref());
     let drift = variant.embeddings;
     let speed = variant.speed;
     // An encoder decodes nothing.
-    let decode = speed.filter(|s| s.decode_tokens > 0);
+    let decode_of = |v: &Variant| v.speed.filter(|s| s.decode_tokens > 0).map(|s| s.decode_tokens_per_second);
+    let decode = decode_of(variant);
+    let dense = original.filter(|dense| !std::ptr::eq(*dense, variant)).and_then(decode_of).filter(|d| *d > 0.0);
     let text = |value: Option<String>| value.unwrap_or_default();
     // Enough digits to see the error in, no more.
     let digits = |p: Estimate| if p.value < 100.0 { 3 } else { 1 };
@@ -94,7 +98,8 @@ fn row(variant: &Variant) -> Vec<String> {
         text(divergence.map(|d| format!("{:.2}", 100.0 * d.same_top.value))),
         text(variant.attention.as_ref().map(|a| format!("{:.1}", 100.0 * a.kept_fraction))),
         text(speed.map(|s| significant(s.prefill_tokens_per_second))),
-        text(decode.map(|s| significant(s.decode_tokens_per_second))),
+        text(decode.map(significant)),
+        text(decode.zip(dense).map(|(decode, dense)| format!("{:.2}", decode / dense))),
         text(speed.filter(|s| s.first_token_ms > 0.0).map(|s| format!("{:.0}", s.first_token_ms))),
         format!("{:.1}", megabytes(variant.memory.peak)),
     ]

@@ -57,6 +57,21 @@ fn tiny_runs_original_and_compressed_side_by_side() {
         }
     }
     assert_ne!(original.pieces[at].token, harsh.pieces[at].token);
+    // Tokens came one after the other, and each took all weights.
+    assert_eq!(harsh.rates().len(), 23);
+    let (speed, bytes) = (harsh.speed.unwrap(), harsh.loaded.as_ref().unwrap().weights.bytes);
+    assert_eq!(harsh.bytes_per_second(), Some(bytes as f64 * speed.decode_tokens_per_second));
+
+    // Asked about the original's text, it would have left it at the same place.
+    let written = original.text();
+    state.settings.forced = true;
+    state.apply(Action::Run, &mut client);
+    settle(&mut state, &mut client);
+    let [_, mild, harsh] = state.compare.columns.as_slice() else { panic!() };
+    assert_eq!((mild.text(), harsh.text()), (written.clone(), written));
+    assert_eq!(harsh.first_difference, Some(at));
+    assert!(harsh.divergence().unwrap() > mild.divergence().unwrap());
+    state.settings.forced = false;
 
     // A second run with another seed and temperature needs no loading, and the same seed writes the same.
     state.settings.temperature = 1.0;

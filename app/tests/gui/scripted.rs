@@ -93,13 +93,14 @@ pub struct Record {
 pub struct Scripted {
     record: Rc<RefCell<Record>>,
     next: u64,
+    time: f64,
     recipes: Vec<(Slot, String)>,
 }
 
 impl Scripted {
     pub fn new() -> (Self, Rc<RefCell<Record>>) {
         let record = Rc::<RefCell<Record>>::default();
-        (Self { record: record.clone(), next: 0, recipes: Vec::new() }, record)
+        (Self { record: record.clone(), next: 0, time: 0.0, recipes: Vec::new() }, record)
     }
 
     fn answer(&mut self, command: &Command) -> Vec<EventKind> {
@@ -207,6 +208,13 @@ impl Client for Scripted {
 
     fn next(&mut self) -> Option<Happening> {
         self.record.borrow_mut().queue.pop_front()
+    }
+
+    fn now(&mut self) -> f64 {
+        // Tokens that come in 8 to 12 ms.
+        let jitter = (self.time * 1e4).rem_euclid(5.0);
+        self.time += 0.008 + 0.001 * jitter.round();
+        self.time
     }
 }
 
@@ -360,7 +368,21 @@ fn comparison(command: &session::Compare) -> Comparison {
     for recipe in &command.recipes {
         let bits = weights(Some(recipe)).bits_per_weight;
         let kl = 4.0 * (-1.1 * bits).exp();
-        variants.push(variant(recipe.name(), quality(7.9 * (1.0 + kl / 3.0), Some(kl))));
+        let mut found = variant(recipe.name(), quality(7.9 * (1.0 + kl / 3.0), Some(kl)));
+        let errors = tensors().into_iter().enumerate().map(|(i, row)| TensorError {
+            tensor: row.name,
+            codec: recipe.name().to_owned(),
+            nmse: 0.3 * (-1.3 * bits).exp() * (1.0 + (i * i % 7) as f64),
+        });
+        found.weights.tensors = errors.collect();
+        found.speed = Some(Speed {
+            prefill_tokens: 9,
+            prefill_tokens_per_second: 800.0,
+            decode_tokens: 23,
+            decode_tokens_per_second: 400.0 / bits,
+            first_token_ms: 11.0,
+        });
+        variants.push(found);
     }
     Comparison {
         version: "0.1.0".into(),

@@ -8,7 +8,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
 use tersor::gui::App;
 use tersor::gui::start::Start;
-use tersor::gui::state::{Action, Phase, Remedy, Settings, Tab};
+use tersor::gui::state::{Action, Phase, Remedy, Settings, Tab, Trade};
 use tersor_engine::session::{Command, Failure};
 
 use super::scripted::{ORIGINAL, PART, Record, Scripted};
@@ -214,4 +214,73 @@ fn nothing_moves_when_nothing_happens() {
         let delay = output.values().map(|viewport| viewport.repaint_delay).min().unwrap();
         assert!(delay > std::time::Duration::from_secs(3600), "another frame is asked for in {delay:?}");
     }
+}
+
+#[test]
+fn compressions_judge_the_originals_text_where_that_is_asked_for() {
+    let settings = Settings { recipes: vec!["q2_k".into()], forced: true, ..Settings::default() };
+    let (mut screen, record) = screen([1280.0, 800.0], settings, Start { run: true, ..with_tiny() });
+    let state = &screen.app().state;
+    let [original, other] = state.compare.columns.as_slice() else { panic!() };
+    assert_eq!(other.text(), ORIGINAL.concat());
+    assert_eq!((&other.phase, other.speed), (&Phase::Idle, None), "it wrote nothing");
+    assert_eq!(other.first_difference, Some(0), "where its most likely token is another");
+    let tokens: Vec<u32> = original.pieces.iter().map(|piece| piece.token).collect();
+    let asked = |command: &Command| matches!(command, Command::Score(score) if score.tokens == tokens);
+    assert!(record.borrow().sent.iter().any(asked));
+    assert_eq!(record.borrow().sent.iter().filter(|c| matches!(c, Command::Generate(_))).count(), 1);
+    // A model that cannot be loaded leaves nobody waiting.
+    record.borrow_mut().failure = Some(Failure { message: "no room".into(), device_lost: false });
+    let slot = screen.app().state.compare.columns[0].slot;
+    let rotated = Action::Rotate(true);
+    screen.act(rotated);
+    screen.act(Action::Run);
+    assert!(!screen.app().state.compare.is_running());
+    assert!(matches!(&screen.app().state.compare.column(slot).unwrap().phase, Phase::Failed(why) if why == "no room"));
+}
+
+#[test]
+fn a_cell_of_the_errors_opens_its_tensor() {
+    let (mut screen, _) = desk(Start { tab: Some(Tab::Quality), run: true, ..with_tiny() });
+    assert_eq!(screen.app().state.quality.chosen(), Some("q4_k"));
+    let name = "model.layers.3.mlp.down_proj.weight";
+    screen.harness.get_by_label_contains(name).click();
+    screen.harness.run();
+    let state = &screen.app().state;
+    assert_eq!((state.tab, state.tensors.chosen.as_deref()), (Tab::Tensors, Some(name)));
+    assert!(state.tensors.statistics.is_some());
+}
+
+#[test]
+fn what_is_plotted_and_whose_errors_are_shown_can_be_chosen() {
+    let (mut screen, _) = desk(Start { tab: Some(Tab::Quality), run: true, ..with_tiny() });
+    for (label, trade) in
+        [("Speed and divergence", Trade::SpeedDivergence), ("Size and perplexity", Trade::SizePerplexity)]
+    {
+        screen.click(label);
+        assert_eq!(screen.app().state.quality.trade, trade);
+    }
+    let slot = screen.app().state.compare.columns[1].slot;
+    screen.act(Action::Change(slot, "q2_k".into()));
+    screen.act(Action::Measure);
+    assert_eq!(screen.app().state.quality.chosen(), Some("q2_k"), "the smallest, unless somebody chose");
+    screen.act(Action::Choose("q4_k".into()));
+    assert_eq!(screen.app().state.quality.chosen(), Some("q4_k"));
+    screen.harness.get_by_label_contains("Error of each matrix in q4_k");
+}
+
+#[test]
+fn recipes_are_put_together_in_the_form() {
+    let (mut screen, _) = desk(with_tiny());
+    let recipe = |screen: &mut Screen| screen.app().state.compare.columns[1].recipe.clone();
+    screen.click("q4_k");
+    screen.click("add a correction");
+    screen.click("eora");
+    assert_eq!(recipe(&mut screen), "q4_k+eora:rank=32");
+    let plan = screen.app().state.compare.columns[1].plan.clone().unwrap().unwrap();
+    assert!(plan.bits_per_weight > 4.5, "a correction takes room: {}", plan.bits_per_weight);
+    screen.click("first, on the whole model");
+    screen.click("prune");
+    assert_eq!(recipe(&mut screen), "prune:ffn=25+q4_k+eora:rank=32");
+    assert!(matches!(screen.app().state.compare.columns[1].plan, Some(Ok(_))));
 }

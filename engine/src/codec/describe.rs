@@ -3,8 +3,12 @@
 //! In: nothing. Out: [`methods`]: the registry's codecs that can encode, in its order, then combinations worth trying. A codec that
 //! nobody described yet is listed by its name alone. What [`Method::spelling`] makes is a recipe like any other.
 
+mod compose;
+
 use super::spec::names;
 use super::{RUN, Recipe, parse};
+
+pub use compose::{Composition, Part, Place};
 
 /// What methods have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +55,8 @@ impl Family {
 pub enum Values {
     /// One of these; the first is taken when nobody chooses.
     OneOf(&'static [&'static str]),
+    /// One of these, written without the parameter's name; the first is taken when nobody chooses.
+    Bare(&'static [&'static str]),
     /// On or off, and which of them when nobody chooses.
     Switch(bool),
 }
@@ -64,13 +70,15 @@ pub struct Parameter {
     pub what: &'static str,
     /// What it can be.
     pub values: Values,
+    /// Written even where it is the default, since the method itself has none.
+    pub always: bool,
 }
 
 impl Parameter {
     /// The value when nobody chooses.
     pub fn default(&self) -> &'static str {
         match self.values {
-            Values::OneOf(values) => values.first().copied().unwrap_or_default(),
+            Values::OneOf(values) | Values::Bare(values) => values.first().copied().unwrap_or_default(),
             Values::Switch(true) => "on",
             Values::Switch(false) => "off",
         }
@@ -96,8 +104,8 @@ impl Method {
         let value =
             |(i, p): (usize, &Parameter)| (*p, values.get(i).cloned().unwrap_or_else(|| p.default().to_owned()));
         let options = self.parameters.iter().enumerate().map(value).filter_map(|(p, value)| match p.values {
-            // Written out where it is not the default, and where the codec itself has none.
-            _ if value == p.default() && parse(self.name).is_ok() => None,
+            _ if value == p.default() && !p.always => None,
+            Values::Bare(_) => Some(value),
             Values::Switch(_) if value == "on" => Some(p.name.to_owned()),
             _ => Some(format!("{}={value}", p.name)),
         });
@@ -111,7 +119,8 @@ impl Method {
             return Some(self.parameters.iter().map(|p| p.default().to_owned()).collect());
         }
         let (name, options) = spelling.split_once(':').unwrap_or((spelling, ""));
-        if name.trim() != self.name || options.contains(['+', ':']) {
+        let bare = self.parameters.iter().any(|p| matches!(p.values, Values::Bare(_)));
+        if name.trim() != self.name || options.contains('+') || options.contains(':') && !bare {
             return None;
         }
         let given: Vec<(&str, &str)> = options
@@ -119,33 +128,62 @@ impl Method {
             .map(|option| option.split_once('=').unwrap_or((option, "on")))
             .map(|(name, value)| (name.trim(), value.trim()))
             .collect();
-        let value =
-            |p: &Parameter| given.iter().find(|(name, _)| *name == p.name).map_or(p.default(), |(_, value)| value);
-        Some(self.parameters.iter().map(|p| value(p).to_owned()).collect())
+        let named = |name: &str| self.parameters.iter().any(|p| !matches!(p.values, Values::Bare(_)) && p.name == name);
+        let value = |p: &Parameter| match p.values {
+            // What has no other parameter's name.
+            Values::Bare(_) => {
+                let own = options
+                    .split(',')
+                    .map(str::trim)
+                    .find(|option| !option.is_empty() && !named(option.split('=').next().unwrap_or_default().trim()));
+                own.unwrap_or(p.default()).to_owned()
+            }
+            _ => given.iter().find(|(name, _)| *name == p.name).map_or(p.default(), |(_, value)| value).to_owned(),
+        };
+        // An option that nobody described cannot be kept.
+        let known = |name: &str| named(name) || bare;
+        if !options.is_empty() && !given.iter().all(|(name, _)| known(name)) {
+            return None;
+        }
+        Some(self.parameters.iter().map(value).collect())
     }
 }
 
 /// The methods that can compress, in the registry's order, then combinations of them.
 pub fn methods() -> Vec<Method> {
-    let described = |name: &'static str| {
-        let unknown = Method { name, family: Family::Other, what: "", parameters: &[] };
-        DESCRIBED.iter().find(|method| method.name == name).copied().unwrap_or(unknown)
-    };
     let encodes = |method: &Method| Recipe::parse(&method.spelling(&[])).is_ok();
-    names().codecs.into_iter().map(described).chain(COMBINED.iter().copied()).filter(encodes).collect()
+    compose::described(&names().codecs, DESCRIBED).into_iter().chain(COMBINED.iter().copied()).filter(encodes).collect()
 }
 
 const fn plain(name: &'static str, family: Family, what: &'static str) -> Method {
     Method { name, family, what, parameters: &[] }
 }
 
-const BLOCK: Parameter = Parameter {
-    name: "block",
-    what: "weights that share a scale",
-    values: Values::OneOf(&["64", "32", "128", "256", "512", "1024", "2048", "4096"]),
-};
-const VALUES: Parameter =
-    Parameter { name: "values", what: "how kept weights are stored", values: Values::OneOf(&["bf16", "f16"]) };
+const fn optional(name: &'static str, what: &'static str, values: Values) -> Parameter {
+    Parameter { name, what, values, always: false }
+}
+
+const fn required(name: &'static str, what: &'static str, values: Values) -> Parameter {
+    Parameter { name, what, values, always: true }
+}
+
+const BLOCK: Parameter = optional(
+    "block",
+    "weights that share a scale",
+    Values::OneOf(&["64", "32", "128", "256", "512", "1024", "2048", "4096"]),
+);
+const VALUES: Parameter = optional("values", "how kept weights are stored", Values::OneOf(&["bf16", "f16"]));
+const FACTORS: Parameter =
+    optional("factors", "how the thin matrices are stored", Values::OneOf(&["bf16", "f16", "q8_0", "q4_0"]));
+const RANK: Parameter =
+    required("rank", "numbers between the thin matrices", Values::OneOf(&["32", "8", "16", "64", "128", "256", "512"]));
+const SIZE: Parameter = required(
+    "size",
+    "of the two thin matrices: percent of the weights, or their rank",
+    Values::Bare(&["ratio=50", "ratio=25", "ratio=75", "ratio=90", "rank=32", "rank=64", "rank=128", "rank=256"]),
+);
+const ALIGN: Parameter =
+    optional("align", "what stays is a multiple of this", Values::OneOf(&["32", "4", "8", "16", "64", "128", "256"]));
 
 const DESCRIBED: &[Method] = &[
     plain("f32", Family::Dense, "Full precision, as models are trained."),
@@ -183,25 +221,53 @@ const DESCRIBED: &[Method] = &[
         family: Family::Integers,
         what: "Integers of any width with a least-squares scale for each group.",
         parameters: &[
-            Parameter {
-                name: "bits",
-                what: "bits of a weight",
-                values: Values::OneOf(&["4", "2", "3", "5", "6", "8"]),
-            },
-            Parameter {
-                name: "group",
-                what: "weights that share a scale",
-                values: Values::OneOf(&["64", "16", "32", "128", "256"]),
-            },
-            Parameter { name: "zero", what: "a zero point for each group", values: Values::Switch(false) },
+            required("bits", "bits of a weight", Values::OneOf(&["4", "2", "3", "5", "6", "8"])),
+            optional("group", "weights that share a scale", Values::OneOf(&["64", "16", "32", "128", "256"])),
+            optional("zero", "a zero point for each group", Values::Switch(false)),
+            optional("gptq", "errors are made up for by later columns (GPTQ; calibrates)", Values::Switch(false)),
         ],
     },
     plain("dfloat11", Family::Lossless, "bf16 with Huffman-coded exponents (DFloat11): nothing lost."),
-    plain(
-        "spqr",
-        Family::Integers,
-        "3-bit integers with 3-bit scales; the weights that would lose most stay in 16 bits (SpQR).",
-    ),
+    Method {
+        name: "spqr",
+        family: Family::Integers,
+        what: "3-bit integers with 3-bit scales; the weights that would lose most stay in 16 bits (SpQR).",
+        parameters: &[
+            optional("bits", "bits of a weight", Values::OneOf(&["3", "4"])),
+            optional("group", "weights that share a scale", Values::OneOf(&["16", "32"])),
+            optional("outliers", "percent that stay in 16 bits", Values::OneOf(&["2.5", "0", "0.5", "1", "5", "10"])),
+        ],
+    },
+    Method {
+        name: "sparse",
+        family: Family::Sparse,
+        what: "Some of the weights stay, the others are zero and take no room.",
+        parameters: &[
+            required(
+                "pattern",
+                "weights that may stay: so many of so many, or wherever they are, less this share",
+                Values::Bare(&["2:4", "1:4", "4:8", "8:16", "50%", "30%", "60%", "70%", "80%", "90%"]),
+            ),
+            optional(
+                "method",
+                "which stay: the largest, or what matters on a text (calibrates)",
+                Values::OneOf(&["magnitude", "wanda", "sparsegpt"]),
+            ),
+            VALUES,
+        ],
+    },
+    Method {
+        name: "svd",
+        family: Family::LowRank,
+        what: "Two thin matrices instead of a large one: its largest singular values.",
+        parameters: &[SIZE, FACTORS],
+    },
+    Method {
+        name: "lord",
+        family: Family::LowRank,
+        what: "Two thin matrices instead of a large one, fitted to what the layers put out (LoRD).",
+        parameters: &[SIZE, FACTORS],
+    },
     Method {
         name: "sparse24",
         family: Family::Sparse,
@@ -213,11 +279,11 @@ const DESCRIBED: &[Method] = &[
         family: Family::Sparse,
         what: "The largest weights of each row stay; a bitmap says where they were.",
         parameters: &[
-            Parameter {
-                name: "keep",
-                what: "percent of the weights that stay",
-                values: Values::OneOf(&["50", "10", "20", "30", "40", "60", "70", "80", "90"]),
-            },
+            optional(
+                "keep",
+                "percent of the weights that stay",
+                Values::OneOf(&["50", "10", "20", "30", "40", "60", "70", "80", "90"]),
+            ),
             VALUES,
         ],
     },
@@ -230,12 +296,6 @@ const COMBINED: &[Method] = &[
     plain("prune:ffn=25+q4_k", Family::Sparse, "A quarter of the MLP's channels goes; the rest as 4-bit integers."),
     plain("q3_k+eora:rank=32", Family::LowRank, "3-bit integers and a thin correction, fitted to what the layers see."),
     plain(
-        "lord:ratio=50",
-        Family::LowRank,
-        "Two thin matrices with half the weights, fitted to what the layers put out.",
-    ),
-    plain("svd:ratio=50", Family::LowRank, "Two thin matrices with half the weights: the largest singular values."),
-    plain(
         "entropy:bf16",
         Family::Lossless,
         "bf16 with its exponents coded by how often they occur: a third less, nothing lost.",
@@ -243,8 +303,66 @@ const COMBINED: &[Method] = &[
     plain("entropy:uniform:bits=4", Family::Lossless, "4-bit integers, coded by how often they occur."),
 ];
 
-const DOUBLE: Parameter =
-    Parameter { name: "double", what: "block scales in 8 bits themselves", values: Values::Switch(true) };
+const DOUBLE: Parameter = optional("double", "block scales in 8 bits themselves", Values::Switch(true));
+
+/// What can come before any codec.
+const STAGES: &[Method] = &[
+    Method {
+        name: "prune",
+        family: Family::Other,
+        what: "Whole heads and channels go, those that are worth least.",
+        parameters: &[
+            required(
+                "ffn",
+                "percent of the MLP's channels that go",
+                Values::OneOf(&["25", "0", "10", "20", "30", "40", "50"]),
+            ),
+            optional("heads", "percent of the heads that go", Values::OneOf(&["0", "10", "20", "30", "40", "50"])),
+            optional(
+                "by",
+                "what is worth least: small weights, or little effect on a text (calibrates)",
+                Values::OneOf(&["magnitude", "activation"]),
+            ),
+            ALIGN,
+        ],
+    },
+    Method {
+        name: "modegpt",
+        family: Family::Other,
+        what: "Each layer's modules are decomposed so that their outputs on a text change little (MoDeGPT; calibrates).",
+        parameters: &[
+            required(
+                "ratio",
+                "percent of the dimensions that go",
+                Values::OneOf(&["25", "10", "15", "20", "30", "40", "50"]),
+            ),
+            optional("mlp", "decompose the MLP", Values::Switch(true)),
+            optional("qk", "decompose queries and keys", Values::Switch(true)),
+            optional("vo", "decompose values and the output", Values::Switch(true)),
+            ALIGN,
+        ],
+    },
+];
+
+/// What can be put around a codec.
+const WRAPPERS: &[Method] =
+    &[plain("entropy", Family::Lossless, "Frequent values get short codes: smaller, and nothing more is lost.")];
+
+/// What can be put on top of a codec.
+const ADDITIONS: &[Method] = &[
+    Method {
+        name: "eora",
+        family: Family::LowRank,
+        what: "Two thin matrices make up for what the codec loses, weighed by what the layers see (EoRA; calibrates).",
+        parameters: &[RANK, FACTORS],
+    },
+    Method {
+        name: "svd",
+        family: Family::LowRank,
+        what: "Two thin matrices make up for what the codec loses: the largest singular values of its error.",
+        parameters: &[RANK, FACTORS],
+    },
+];
 
 /// Bits of a weight in rows of `cols`: what the layout takes, and where planes are of variable length about the most.
 ///
@@ -268,7 +386,7 @@ mod tests {
             let defaults: Vec<String> = method.parameters.iter().map(|p| p.default().to_owned()).collect();
             for (i, parameter) in method.parameters.iter().enumerate() {
                 let values = match parameter.values {
-                    Values::OneOf(values) => values,
+                    Values::OneOf(values) | Values::Bare(values) => values,
                     Values::Switch(_) => &["on", "off"],
                 };
                 for value in values {
@@ -291,11 +409,18 @@ mod tests {
     fn spellings_are_short_and_read_back() {
         let find = |name: &str| methods().into_iter().find(|method| method.name == name).unwrap();
         assert_eq!(find("q4_k").spelling(&[]), "q4_k");
-        assert_eq!(find("uniform").spelling(&["3".into(), "64".into(), "on".into()]), "uniform:bits=3,group=64,zero");
+        assert_eq!(find("uniform").spelling(&["3".into(), "64".into(), "on".into()]), "uniform:bits=3,zero");
         assert_eq!(find("nf4").spelling(&["64".into(), "off".into()]), "nf4:double=off");
         assert_eq!(find("uniform").values("uniform:bits=3").unwrap(), ["3", "64", "off"]);
         assert_eq!(find("nf4").values("uniform:bits=3"), None);
         assert_eq!(find("q4_k").values("q4_k+eora:rank=64"), None);
+        assert_eq!(
+            find("spqr").values("spqr:published"),
+            None,
+            "what is not on the form is not lost on the way through it"
+        );
+        assert_eq!(find("sparse").values("sparse:37%,method=wanda").unwrap(), ["37%", "wanda", "bf16"]);
+        assert_eq!(find("svd").spelling(&["rank=64".into(), "q8_0".into()]), "svd:rank=64,factors=q8_0");
     }
 
     #[test]

@@ -225,7 +225,14 @@ impl Codec for Entropy {
     }
 
     fn cut(&self, packed: &Packed, range: Range<usize>) -> Result<Packed, CodecError> {
-        let mut planes = vec![Plane::of(PlaneLayout::VARIABLE, self.coded(packed)?.cut(range.clone(), packed.rows))];
+        let coded = self.coded(packed)?.cut(range.clone());
+        let coded = coded.ok_or_else(|| CodecError::Layout {
+            codec: self.name(),
+            plane: 0,
+            rows: packed.rows,
+            cols: packed.cols,
+        })?;
+        let mut planes = vec![Plane::of(PlaneLayout::VARIABLE, coded)];
         let rest = Packed { planes: packed.planes[1..].to_vec(), ..packed.clone() };
         planes.extend(rest.cut(range.clone())?.planes);
         Ok(Packed { codec: packed.codec.clone(), rows: range.len(), cols: packed.cols, planes })

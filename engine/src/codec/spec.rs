@@ -122,6 +122,10 @@ pub fn parse(recipe: &str) -> Result<CodecRef, CodecError> {
                     why: "a stage changes the model before any codec: it comes first, and there is one at most".into(),
                 });
             }
+            None if let Some((known, _)) = WRAPPERS.iter().find(|(known, _)| *known == name.trim()) => {
+                let why = format!("a wrapper comes first and takes what follows, as in `{known}:q4_k+eora:rank=64`");
+                return Err(CodecError::Combination { left: codec.name(), right: (*known).into(), why });
+            }
             None => {
                 let values = single(segment)?;
                 codec.with_values(&values)?
@@ -156,11 +160,17 @@ fn single(segment: &str) -> Result<CodecRef, CodecError> {
     let name = name.trim();
     let known = || CODECS.iter().map(|(known, _)| *known);
     let stages = || STAGES.iter().map(|(known, _)| *known);
+    let additions = || ADDITIONS.iter().map(|(known, _)| *known);
     match CODECS.iter().find(|(known, _)| *known == name) {
         Some((known, build)) => build(Options::read(known, options)?),
+        None if additions().any(|known| known == name) => Err(CodecError::Combination {
+            left: "nothing".into(),
+            right: name.into(),
+            why: format!("it adds to the codec before it, as in `q4_k+{name}:rank=64`"),
+        }),
         None => Err(CodecError::UnknownCodec {
             name: name.into(),
-            near: nearest(name, known().chain(ADDITIONS.iter().map(|(known, _)| *known)).chain(stages())),
+            near: nearest(name, known().chain(additions()).chain(stages())),
             valid: valid_codecs(),
         }),
     }

@@ -493,6 +493,21 @@ impl Gpu {
         self.0.timestamps
     }
 
+    /// Starts recording work that is timed as a whole: a pair of timestamps at the edges of each pass, which [`Recorder::submit_timed`]
+    /// reads. Dispatches follow one another as in [`Gpu::record`].
+    pub fn record_timed(&self) -> Recorder {
+        Recorder::timed(self)
+    }
+
+    /// Whether the device has timestamps.
+    pub fn has_timestamps(&self) -> bool {
+        self.0.timestamps
+    }
+
+    fn pass_timeline(&self) -> Option<Timeline> {
+        self.0.timestamps.then(|| Timeline::new(&self.0.device))
+    }
+
     fn timeline(&self) -> Option<Timeline> {
         self.0.profiling.load(Ordering::Relaxed).then(|| Timeline::new(&self.0.device))
     }

@@ -20,6 +20,8 @@ pub struct Recorder {
     /// everything recorded here has read it, for commands run in the order in which they are recorded and submitted.
     held: Vec<Buffer>,
     timeline: Option<Timeline>,
+    /// Where the timelines of submitted work are kept when it is timed as a whole, pass by pass instead of dispatch by dispatch.
+    passes: Option<Vec<Timeline>>,
     dispatches: u64,
 }
 
@@ -33,8 +35,16 @@ impl Recorder {
             work: 0,
             held: Vec::new(),
             timeline: gpu.timeline(),
+            passes: None,
             dispatches: 0,
         }
+    }
+
+    /// A recorder whose passes are timed, if the device can.
+    pub(super) fn timed(gpu: &Gpu) -> Self {
+        let timeline = gpu.pass_timeline();
+        let passes = timeline.is_some().then(Vec::new);
+        Self { timeline, passes, ..Self::new(gpu) }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -83,7 +93,9 @@ impl Recorder {
         self.arena.resize(offset, 0);
         self.arena.extend_from_slice(params);
 
-        if let Some(timeline) = &mut self.timeline {
+        if self.passes.is_some() && self.pass.is_some() {
+            // It goes on within the pass that is timed already.
+        } else if let Some(timeline) = &mut self.timeline {
             // A timestamp stands at the edges of a pass: profiling gives each dispatch its own.
             self.pass = None;
             let encoder = encoder_of(&mut self.encoder, &self.gpu);
@@ -189,8 +201,16 @@ impl Recorder {
         self.gpu.0.queue.submit([encoder.finish()]);
         self.held.clear();
         if let Some(timeline) = self.timeline.take() {
-            self.gpu.keep_timeline(timeline);
-            self.timeline = self.gpu.timeline();
+            match &mut self.passes {
+                Some(passes) => {
+                    passes.push(timeline);
+                    self.timeline = self.gpu.pass_timeline();
+                }
+                None => {
+                    self.gpu.keep_timeline(timeline);
+                    self.timeline = self.gpu.timeline();
+                }
+            }
         }
         self.gpu.check()
     }
@@ -201,6 +221,24 @@ impl Recorder {
     /// If the device is lost or has rejected something.
     pub fn submit(mut self) -> Result<(), GpuError> {
         self.flush()
+    }
+
+    /// [`Recorder::submit`], then waits for the work of [`Gpu::record_timed`]: the nanoseconds that its passes took on the device. `None`
+    /// where the device has no timestamps.
+    ///
+    /// # Errors
+    /// If the device is lost or has rejected something.
+    pub async fn submit_timed(mut self) -> Result<Option<f64>, GpuError> {
+        self.flush()?;
+        let Some(passes) = self.passes.take() else {
+            self.gpu.idle().await?;
+            return Ok(None);
+        };
+        let mut sums = Vec::new();
+        for timeline in passes {
+            timeline.collect(&self.gpu, &mut sums).await?;
+        }
+        Ok(Some(sums.iter().map(|sum| sum.nanoseconds).sum()))
     }
 }
 

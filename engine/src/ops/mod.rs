@@ -13,6 +13,7 @@ pub mod linear;
 pub mod metrics;
 pub mod moments;
 pub mod norm;
+pub mod probe;
 pub mod reduced;
 pub mod rope;
 pub mod sample;

@@ -10,6 +10,7 @@ pub mod linear;
 pub mod metrics;
 pub mod moments;
 pub mod norm;
+pub mod probe;
 pub mod rans64;
 pub mod reduced;
 pub mod rope;

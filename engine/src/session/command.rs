@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::Plan;
 use crate::format::Checkpoint;
 
 /// A place in the session that holds one loaded model, chosen by the sender: loading into it replaces what it held.
@@ -213,7 +214,7 @@ pub struct Score {
 pub struct Compare {
     /// The model.
     pub source: Source,
-    /// The compressions.
+    /// The compressions. A codec may name the attention it is to have, `q4_k@asa:max=0.5`; dense attention where it does not.
     pub recipes: Vec<Recipe>,
     /// The codec of the original they are compared with: `bf16`, `f16` or `f32`.
     pub dense: String,
@@ -316,4 +317,6 @@ pub enum Command {
     Compress(Compress),
     /// See [`Embed`].
     Embed(Embed),
+    /// Measures the adapter and the kernels; see [`Plan`].
+    Bench(Plan),
 }

@@ -34,7 +34,7 @@ pub(super) async fn compare(
     let checkpoint = open(command.source.clone())?;
     // Everything that can be wrong with the request is found before hours of work.
     let dense = codec::Recipe::parse(&command.dense)?;
-    let recipes = command.recipes.iter().map(read_recipe).collect::<Result<Vec<_>, _>>()?;
+    let asked = command.recipes.iter().map(Asked::read).collect::<Result<Vec<_>, _>>()?;
     let policies = command.attention.iter().map(|text| read_policy(Some(text))).collect::<Result<Vec<_>, _>>()?;
     let mut model = inspect::model(&Stored::of(&checkpoint)?);
     model.rotation = command.rotation.map(|r| r.seed).or(model.rotation);
@@ -48,14 +48,14 @@ pub(super) async fn compare(
         seconds: 0.0,
     };
     if Config::read(&checkpoint)?.architecture == Architecture::Bert {
-        embed::compare(gpu, &checkpoint, dense, recipes, &command, &mut report, reporter).await?;
+        embed::compare(gpu, &checkpoint, dense, asked, &command, &mut report, reporter).await?;
     } else {
         let text = command.text.as_ref();
         let text = text.map(|t| TextWindows::of(&checkpoint, t, command.context, command.windows)).transpose()?;
         report.text = text.as_ref().map(|t| t.info.clone());
         report.prompt = command.input.as_ref().map(last_words);
         let run = Run { gpu, checkpoint: &checkpoint, command: &command, text, reporter };
-        run.all(dense, recipes, &policies, &mut report).await?;
+        run.all(dense, asked, &policies, &mut report).await?;
     }
     report.seconds = start.elapsed().as_secs_f64();
     Ok(Report::Compare(report))
@@ -66,6 +66,28 @@ fn last_words(input: &Input) -> String {
     match input {
         Input::Prompt(text) | Input::Message(text) => text.clone(),
         Input::Chat(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+    }
+}
+
+/// A recipe to compare with the original, and the attention it is to have.
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) recipe: codec::Recipe,
+    pub(super) attention: AttentionPolicy,
+}
+
+impl Asked {
+    /// Reads `RECIPE` or `RECIPE@POLICY`.
+    fn read(asked: &Recipe) -> Result<Self, Interruption> {
+        let (recipe, policy) = match asked {
+            Recipe::Codec(spelling) => match spelling.split_once('@') {
+                Some((codec, policy)) => (Recipe::Codec(codec.to_owned()), Some(policy.to_owned())),
+                None => (asked.clone(), None),
+            },
+            Recipe::Toml { .. } => (asked.clone(), None),
+        };
+        let attention = read_policy(policy.as_ref())?;
+        Ok(Self { name: recipe.name().to_owned(), recipe: read_recipe(&recipe)?, attention })
     }
 }
 
@@ -81,18 +103,18 @@ impl Run<'_> {
     async fn all(
         &self,
         dense: codec::Recipe,
-        recipes: Vec<codec::Recipe>,
+        asked: Vec<Asked>,
         policies: &[AttentionPolicy],
         report: &mut report::Comparison,
     ) -> Result<(), Interruption> {
-        let total = (recipes.len() + 1) * (policies.len() + 1);
+        let total = (asked.len() + 1) * (policies.len() + 1);
         let monitor = &self.reporter.monitor;
         let before = self.start();
         let name = format!("{} (1 of {total})", dense.name());
         let watched = monitor.prefixed(&name);
         let rotation = self.command.rotation.map(|r| r.seed);
         // What is wrong with it is found before the original is loaded.
-        let plain = recipes.iter().filter(|recipe| recipe.shrink().is_none());
+        let plain = asked.iter().map(|asked| &asked.recipe).filter(|recipe| recipe.shrink().is_none());
         let calibration = Plan::of(self.checkpoint, plain, rotation, &self.command.calibration)?;
         let mut original = self.load(dense.clone(), &Gathered::default(), &watched).await?;
         let mut variant = self.speak(&mut original, &self.command.dense, &watched).await?;
@@ -123,15 +145,13 @@ impl Run<'_> {
         report.variants.push(variant);
 
         // The original's weights once more, if only its attention is to be another: its layers are gone.
-        let again = (!policies.is_empty()).then_some((dense, self.command.dense.as_str(), Vec::new()));
-        let dense_first = || vec![AttentionPolicy::Dense];
-        let asked = recipes.into_iter().zip(&self.command.recipes);
-        let asked = asked.map(|(recipe, asked)| (recipe, Recipe::name(asked), dense_first()));
+        let again = (!policies.is_empty()).then_some((dense, self.command.dense.clone(), Vec::new()));
+        let asked = asked.into_iter().map(|Asked { name, recipe, attention }| (recipe, name, vec![attention]));
         for (recipe, name, mut attentions) in again.into_iter().chain(asked) {
             attentions.extend(policies);
             let before = self.start();
             let label = |policy: AttentionPolicy| match policy {
-                AttentionPolicy::Dense => name.to_owned(),
+                AttentionPolicy::Dense => name.clone(),
                 policy => format!("{name}@{policy}"),
             };
             let mut loaded = None;

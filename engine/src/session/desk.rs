@@ -11,7 +11,7 @@ use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::stage::{Prepared, prepare};
-use super::{Command, Options, compare, embed, evaluate, inspect, score, stage};
+use super::{Command, Options, bench, compare, embed, evaluate, inspect, score, stage};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -65,6 +65,7 @@ impl Desk {
                 evaluate::evaluate(&self.gpu().await?, &self.limits(), command, reporter).await?
             }
             Command::Embed(command) => embed::embed(&self.gpu().await?, &self.limits(), command, reporter).await?,
+            Command::Bench(plan) => bench::bench(&self.gpu().await?, &self.limits(), plan, reporter).await?,
         }))
     }
 

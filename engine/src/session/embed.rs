@@ -2,18 +2,19 @@
 
 use super::calibrate::{self, Gathered, Plan};
 use super::command::{Compare, Embed, Text};
+use super::compare::Asked;
 use super::desk::{device, memory_since, open, read_recipe};
 use super::failure::fail;
+use super::inspect;
 use super::language::weights_report;
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
-use super::{Recipe, inspect};
 use crate::codec::{self, Stored};
 use crate::eval::{self, cosine};
 use crate::format::Checkpoint;
 use crate::generate::Tokenizer;
 use crate::gpu::Gpu;
-use crate::model::{Architecture, Config, Encoder, Weights};
+use crate::model::{Architecture, AttentionPolicy, Config, Encoder, Weights};
 use crate::progress::{Monitor, Unit};
 use web_time::Instant;
 
@@ -94,7 +95,7 @@ pub(super) async fn compare(
     gpu: &Gpu,
     checkpoint: &Checkpoint,
     dense: codec::Recipe,
-    recipes: Vec<codec::Recipe>,
+    asked: Vec<Asked>,
     command: &Compare,
     report: &mut report::Comparison,
     reporter: &Reporter,
@@ -105,20 +106,20 @@ pub(super) async fn compare(
     if command.input.is_some() {
         return Err(fail(format!("{} is an encoder, which writes no text: leave --prompt out", checkpoint.name())));
     }
-    if !command.attention.is_empty() {
+    if !command.attention.is_empty() || asked.iter().any(|asked| asked.attention != AttentionPolicy::Dense) {
         return Err(fail(format!(
-            "{} is an encoder, which reads its texts whole: leave --attention out",
+            "{} is an encoder, which reads its texts whole: leave --attention and @POLICY out",
             checkpoint.name()
         )));
     }
     let text = command.text.as_ref();
     let text = text.ok_or_else(|| fail("an encoder is compared on the paragraphs of a text: leave --no-text out"))?;
-    let names = std::iter::once(command.dense.as_str()).chain(command.recipes.iter().map(Recipe::name));
-    let total = recipes.len() + 1;
-    let calibration = Plan::of(checkpoint, &recipes, None, &command.calibration)?;
+    let total = asked.len() + 1;
+    let calibration = Plan::of(checkpoint, asked.iter().map(|a| &a.recipe), None, &command.calibration)?;
+    let dense = Asked { name: command.dense.clone(), recipe: dense, attention: AttentionPolicy::Dense };
     let mut gathered = Gathered::default();
     let mut original: Option<Vec<Vec<f32>>> = None;
-    for (number, (recipe, name)) in std::iter::once(dense).chain(recipes).zip(names).enumerate() {
+    for (number, Asked { name, recipe, .. }) in std::iter::once(dense).chain(asked).enumerate() {
         gpu.reset_peak();
         let before = gpu.memory();
         let monitor = reporter.monitor.prefixed(&format!("{name} ({} of {total})", number + 1));
@@ -142,7 +143,7 @@ pub(super) async fn compare(
         };
         let drift = original.as_ref().map(|a| eval::embedding_drift(a, &vectors)).transpose()?;
         report.variants.push(report::Variant {
-            recipe: name.to_owned(),
+            recipe: name,
             attention: None,
             weights: embedder.weights.clone(),
             quality: None,

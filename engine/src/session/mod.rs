@@ -6,6 +6,7 @@
 //! runs or waits. Natively the work happens on a thread of its own, in a browser on the worker's event loop, with the same
 //! code: whoever sends cannot tell which.
 
+mod bench;
 mod calibrate;
 mod command;
 mod compare;
@@ -24,6 +25,7 @@ mod runner;
 mod score;
 mod stage;
 
+pub use crate::bench::Plan as Bench;
 pub use crate::codec::cubic;
 pub use command::{
     Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe,

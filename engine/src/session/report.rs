@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::bench::Benchmark;
 use crate::eval::EmbeddingDrift;
 use crate::gpu::{AdapterSummary, Tier};
 
@@ -39,6 +40,9 @@ pub enum Report {
     /// Of `Embed`.
     #[serde(rename = "tersor.embed/1")]
     Embed(Embedded),
+    /// Of `Bench`.
+    #[serde(rename = "tersor.bench/1")]
+    Bench(Box<Benchmark>),
 }
 
 /// The adapters of this machine.

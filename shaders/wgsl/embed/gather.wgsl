@@ -4,6 +4,7 @@
 // Grid: ceil(octets of a row / 64) in x, tokens in y. Limited by launch: a token is one row.
 
 //:option CODEC = codec
+//:skip SPARSE && CODED
 //:import codec
 //:if SPARSE
 //:import linear/sparse

@@ -11,7 +11,6 @@
 // Limited by arithmetic and workgroup memory: 2N vec4 reads for 4N² multiply-adds.
 
 //:option CODEC = codec
-//:option CODED = 0 1
 //:option TILE = 64 128
 //:option F16 = 0 1
 //:option TAIL = 0 1

@@ -8,7 +8,6 @@
 // Grid: slots / (ROWS · 128 / LANES) in x, continued in y; a column of x in z. Limited by memory: W is read once.
 
 //:option CODEC = codec
-//:option CODED = 0 1
 //:option LANES = 32 128
 //:option NORM = 0 1
 //:option SUBGROUP = 0 8 32

@@ -9,7 +9,6 @@
 // Limited by loads at one column (about one gather for 4 words of W), by arithmetic from four columns on.
 
 //:option CODEC = codec
-//:option CODED = 0 1
 //:option SHARE = 1 8
 //:option ROWS = 4 2
 //:option TOKENS = 1 4 8

@@ -3,14 +3,14 @@
 //
 // What `linear/rowwise` saves by loading x once for many rows it pays for every column, kept or not; here a kept weight costs a load of
 // x and a pruned one nothing. Kept rows are equally long, so lanes stay together; only where the next bit is found differs.
-// Bits that run out before the kept row does leave its last weights unused.
+// Bits that run out before the kept row does leave its last weights unused. The row of a low-rank part's B follows, whose x is t.
 //
 // Grid: slots / 32 in x, continued in y; a column of x in z. Limited by loads: one for a kept weight, one for a run.
 
 //:option CODEC = codec
 //:option NORM = 0 1
 //:option TAIL = 0
-//:skip !SPARSE
+//:skip !SPARSE || CODED
 
 //:import linear/layer
 //:import codec
@@ -74,6 +74,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //:endif
             }
 //:end
+        }
+        let start = t_start(row);
+        for (var o = 0u; o < p.octets; o++) {
+            let f = factor_oct(row, o);
+            let low = t_oct(token, start, o);
+            sum += vec2<f32>(dot(f.a, low.a), dot(f.b, low.b));
         }
         if (r == 0u) {
             first = (sum.x + sum.y) * rms;

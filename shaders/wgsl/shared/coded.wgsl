@@ -4,11 +4,12 @@
 // wherever the kernel keeps the table; coded_symbols reads it where it is. Entries of the table lead to states inside it: that is checked when a file is read. Reads past the end of a stream are clamped.
 //:import shared/bits
 
-// u32: width of a state, word of the stream's start, 0, 0; the table; entry points; the stream
+// u32: width of a state, word of the stream's start, 1, word of the corrections; the table; bases; corrections; the stream
 @group(0) @binding(0) var<storage, read> codec_0: array<u32>;
 
 const CODED_TABLE: u32 = 4u;   // the table's first word
 const CODED_STATES: u32 = 2048u; // states of the largest table
+const CODED_WORD: u32 = 0x1fffffffu; // bits of a base that are a word of the stream; the others: the unit of its corrections
 const CHUNK_RUNS: u32 = 4u;    // runs of a chunk
 
 // Symbols of an octet.
@@ -52,11 +53,20 @@ fn coded_take(d: ptr<function, Decoder>, entry: u32) -> u32 {
 fn coded_start(row: u32, chunk: u32, runs: u32) -> Decoder {
     let bits = codec_0[0];
     let chunks = (runs + CHUNK_RUNS - 1u) / CHUNK_RUNS;
-    let bases = (chunks + 31u) / 32u;
-    let index = CODED_TABLE + (1u << bits) + row * (bases + (chunks + 1u) / 2u);
-    let entry = (codec_0[index + bases + chunk / 2u] >> (16u * (chunk & 1u))) & 0xffffu;
-    let at = codec_0[1] + codec_0[index + chunk / 32u] + entry / 32u;
-    var d = Decoder(0u, 0u, coded_word(at), coded_word(at + 1u), entry & 31u, at + 2u);
+    let segments = (chunks + 31u) / 32u;
+    let segment = chunk / 32u;
+    let own = CODED_TABLE + (1u << bits) + row * segments + segment;
+    let base = codec_0[own];
+    let i = chunk % 32u;
+    let length = ((codec_0[own + 1u] - base) & CODED_WORD) * 32u;
+    var first = length * i / min(chunks - segment * 32u, 32u);
+    if (i > 0u) {
+        let at = row * (chunks - segments) + chunk - segment - 1u;
+        let correction = i32(codec_0[codec_0[3] + at / 4u] << (24u - 8u * (at % 4u))) >> 24u;
+        first += u32(correction << (base >> 29u));
+    }
+    let at = codec_0[1] + (base & CODED_WORD) + first / 32u;
+    var d = Decoder(0u, 0u, coded_word(at), coded_word(at + 1u), first & 31u, at + 2u);
     coded_refill(&d);
     d.state = d.window >> (32u - bits);
     d.used += bits;

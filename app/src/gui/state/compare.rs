@@ -6,7 +6,6 @@ use tersor_engine::session::report::{Loaded, Scored, Speed, Stop, TensorRow, Wei
 use tersor_engine::session::{
     self, Command, EventKind, Generate, Input, Load, Recipe, Report, Rotation, Sampling, Score, Slot,
 };
-use web_time::Instant;
 
 use super::{Client, Notice, Origin, Purpose, ROTATION, State};
 
@@ -15,6 +14,9 @@ pub const MOST_COLUMNS: usize = 4;
 
 /// The recipe of the original: what nearly all models are published in.
 const ORIGINAL: &str = "bf16";
+
+/// Tokens that a rate is measured over, the first of them as the beginning.
+const SMOOTHED: usize = 9;
 
 /// Positions that columns have room for.
 const CONTEXT: u32 = 1024;
@@ -74,8 +76,11 @@ pub struct Column {
     pub stop: Option<Stop>,
     /// The first token that is not the original's.
     pub first_difference: Option<usize>,
+    /// When each token came, in seconds since some moment.
+    pub arrivals: Vec<f64>,
+    /// Its text is the original's, and was not written but judged.
+    pub forced: bool,
     held: Option<Held>,
-    began: Option<Instant>,
 }
 
 impl Column {
@@ -90,8 +95,9 @@ impl Column {
             speed: None,
             stop: None,
             first_difference: None,
+            arrivals: Vec::new(),
+            forced: false,
             held: None,
-            began: None,
         }
     }
 
@@ -105,8 +111,20 @@ impl Column {
         if let Some(speed) = self.speed {
             return (speed.decode_tokens > 0).then_some(speed.decode_tokens_per_second);
         }
-        let seconds = self.began?.elapsed().as_secs_f64();
-        (self.pieces.len() > 1 && seconds > 0.0).then(|| (self.pieces.len() - 1) as f64 / seconds)
+        let seconds = self.arrivals.last()? - self.arrivals.first()?;
+        (seconds > 0.0).then(|| (self.arrivals.len() - 1) as f64 / seconds)
+    }
+
+    /// Tokens a second as they came, each over the last few.
+    pub fn rates(&self) -> Vec<f64> {
+        let over = |pair: &[f64]| (pair.len() - 1) as f64 / (pair[pair.len() - 1] - pair[0]).max(1e-6);
+        (2..=self.arrivals.len()).map(|end| over(&self.arrivals[end.saturating_sub(SMOOTHED)..end])).collect()
+    }
+
+    /// Bytes of weights that go through the GPU in a second of writing: every token takes all of them.
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        let speed = self.speed.filter(|speed| speed.decode_tokens > 0)?;
+        Some(self.loaded.as_ref()?.weights.bytes as f64 * speed.decode_tokens_per_second)
     }
 
     /// Mean divergence from the original over its text, in nats.
@@ -117,7 +135,8 @@ impl Column {
 
     fn clear(&mut self) {
         self.pieces.clear();
-        (self.speed, self.stop, self.first_difference, self.began) = (None, None, None, None);
+        (self.speed, self.stop, self.first_difference, self.forced) = (None, None, None, false);
+        self.arrivals.clear();
         self.phase = Phase::Idle;
     }
 
@@ -232,7 +251,7 @@ impl State {
             seed: s.seed,
             ..Sampling::default()
         };
-        let (input, tokens) = (self.input(), self.settings.tokens);
+        let (input, tokens, original) = (self.input(), self.settings.tokens, self.original());
         for column in &mut self.compare.columns {
             column.clear();
             if let Some(Err(why)) = &column.plan {
@@ -254,6 +273,10 @@ impl State {
                     calibration: session::Calibration::default(),
                 };
                 self.jobs.insert(client.send(Command::Load(load)), Purpose::Load(slot, wanted));
+            }
+            column.forced = self.settings.forced && slot != original;
+            if column.forced {
+                continue; // it is asked when there is a text
             }
             let generate =
                 Generate { slot, input: input.clone(), sampling: sampling.clone(), tokens, stop: Vec::new() };
@@ -278,11 +301,15 @@ impl State {
         }
         if failed {
             // What was to be written with it has nothing to write with.
-            let waiting = self.jobs.iter().filter(|(_, purpose)| **purpose == Purpose::Generate(slot));
+            let of_slot = [Purpose::Generate(slot), Purpose::Score(slot)];
+            let waiting = self.jobs.iter().filter(|(_, purpose)| of_slot.contains(purpose));
             let waiting: Vec<_> = waiting.map(|(job, _)| *job).collect();
             for job in waiting {
                 client.cancel(job);
                 self.jobs.remove(&job);
+            }
+            if slot == self.original() {
+                self.judge(&[], client);
             }
         }
     }
@@ -294,7 +321,7 @@ impl State {
         match kind {
             EventKind::Token { id, text } => {
                 column.phase = Phase::Writing;
-                column.began.get_or_insert_with(Instant::now);
+                column.arrivals.push(client.now());
                 column.pieces.push(Piece { token: id, text, scored: None });
                 let at = column.pieces.len() - 1;
                 if !is_original && column.first_difference.is_none() && original.get(at) != Some(&id) {
@@ -305,6 +332,7 @@ impl State {
                 if let Report::Generate(found) = *report {
                     // The token that ends a text may bring what was held back, but is none of its tokens.
                     column.pieces.truncate(found.generation.tokens.len());
+                    column.arrivals.truncate(found.generation.tokens.len());
                     for (piece, text) in column.pieces.iter_mut().zip(found.generation.pieces) {
                         piece.text = text;
                     }
@@ -312,8 +340,18 @@ impl State {
                     (column.speed, column.stop) = (Some(found.speed), Some(found.generation.stop));
                 }
             }
-            EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
-            EventKind::Cancelled => column.phase = Phase::Idle,
+            EventKind::Failed(failure) => {
+                column.phase = Phase::Failed(failure.message);
+                if is_original {
+                    self.judge(&[], client);
+                }
+            }
+            EventKind::Cancelled => {
+                column.phase = Phase::Idle;
+                if is_original {
+                    self.judge(&[], client);
+                }
+            }
             EventKind::Done => {
                 column.phase = Phase::Idle;
                 let tokens: Vec<u32> = column.pieces.iter().map(|piece| piece.token).collect();
@@ -322,6 +360,8 @@ impl State {
                 if !is_original && held && !tokens.is_empty() {
                     let score = Score { original, slot, input: self.input(), tokens };
                     self.jobs.insert(client.send(Command::Score(score)), Purpose::Score(slot));
+                } else if is_original {
+                    self.judge(&tokens, client);
                 }
             }
             EventKind::Progress(progress) => {
@@ -332,12 +372,32 @@ impl State {
         }
     }
 
+    /// Lets the columns that wait for it judge the original's text; without one they have nothing to do.
+    fn judge(&mut self, tokens: &[u32], client: &mut dyn Client) {
+        let (original, input) = (self.original(), self.input());
+        for column in self.compare.columns.iter_mut().filter(|column| column.forced && column.is_unfinished()) {
+            if tokens.is_empty() {
+                column.phase = Phase::Idle;
+                continue;
+            }
+            // Loading it, where that is still to come, comes first in the queue.
+            let score = Score { original, slot: column.slot, input: input.clone(), tokens: tokens.to_vec() };
+            self.jobs.insert(client.send(Command::Score(score)), Purpose::Score(column.slot));
+        }
+    }
+
     pub(super) fn on_score(&mut self, slot: Slot, kind: EventKind) {
+        let written = self.compare.columns[0].pieces.clone();
         let Some(column) = self.compare.column(slot) else { return };
         match kind {
             EventKind::Progress(progress) => column.phase = Phase::Working(progress),
             EventKind::Report(report) => {
                 if let Report::Score(scores) = *report {
+                    if column.forced {
+                        column.pieces = written;
+                        let differs = |scored: &Scored| scored.best[1].first().is_some_and(|b| b.token != scored.token);
+                        column.first_difference = scores.tokens.iter().position(differs);
+                    }
                     for (piece, scored) in column.pieces.iter_mut().zip(scores.tokens) {
                         piece.scored = (piece.token == scored.token).then_some(scored);
                     }

@@ -15,7 +15,7 @@ use tersor_engine::session::report::{Adapters, Inspection};
 use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
 
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
-pub use quality::{Measured, Quality};
+pub use quality::{Measured, Quality, Trade};
 pub use tensors::Tensors;
 
 use super::client::{Client, Happening, Kept, Known};
@@ -68,6 +68,8 @@ pub struct Settings {
     pub prompt: String,
     /// Without the model's chat template.
     pub raw: bool,
+    /// Compressions judge the original's text instead of writing their own.
+    pub forced: bool,
     /// At most this many tokens.
     pub tokens: u32,
     /// 0 is greedy.
@@ -95,6 +97,7 @@ impl Default for Settings {
             recipes: vec!["q4_k".to_owned()],
             prompt: "It is a truth universally acknowledged, that a".to_owned(),
             raw: false,
+            forced: false,
             tokens: 96,
             temperature: 0.0,
             top_p: 1.0,
@@ -138,6 +141,12 @@ pub enum Action {
     Measure,
     /// Show a tensor.
     Tensor(String),
+    /// Show a tensor on its page.
+    Examine(String),
+    /// Plot something else against each other.
+    Trade(Trade),
+    /// Show the errors of this compression.
+    Choose(String),
     /// Stop what is being done.
     Stop,
     /// The message is read.
@@ -330,6 +339,12 @@ impl State {
             Action::Run => self.run(client),
             Action::Measure => self.measure(client),
             Action::Tensor(name) => self.show_tensor(name, client),
+            Action::Examine(name) => {
+                self.tab = Tab::Tensors;
+                self.show_tensor(name, client);
+            }
+            Action::Trade(trade) => self.quality.trade = trade,
+            Action::Choose(recipe) => self.quality.choose(recipe),
             Action::Stop => self.stop(client),
             Action::Dismiss => self.notice = None,
         }

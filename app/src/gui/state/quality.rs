@@ -2,9 +2,13 @@
 
 use tersor_engine::progress::Progress;
 use tersor_engine::session::report::{TextInfo, Variant};
-use tersor_engine::session::{Command, EventKind, Recipe, Report, Rotation};
+use tersor_engine::session::{Command, EventKind, Input, Recipe, Report, Rotation};
 
 use super::{Client, Notice, Purpose, ROTATION, State, Tab};
+
+/// What speed is measured by, and for so many tokens.
+const PROMPT: &str = "It is a truth universally acknowledged, that a";
+const TOKENS: u32 = 24;
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +30,23 @@ impl Measured {
     }
 }
 
+/// What is plotted against each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trade {
+    /// Bytes and KL divergence.
+    #[default]
+    SizeDivergence,
+    /// Bytes and the ratio of perplexities.
+    SizePerplexity,
+    /// Tokens a second and KL divergence.
+    SpeedDivergence,
+}
+
+impl Trade {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SizeDivergence, Self::SizePerplexity, Self::SpeedDivergence];
+}
+
 /// Measurements, and the one that is under way.
 #[derive(Clone, Debug, Default)]
 pub struct Quality {
@@ -35,6 +56,9 @@ pub struct Quality {
     pub progress: Option<Progress>,
     /// One is under way.
     pub running: bool,
+    /// What is plotted.
+    pub trade: Trade,
+    chosen: Option<String>,
 }
 
 impl Quality {
@@ -45,6 +69,19 @@ impl Quality {
         let is_original = |row: &Measured| row.variant.quality.as_ref().is_some_and(|q| q.divergence.is_none());
         rows.sort_by_key(|row| (!is_original(row), std::cmp::Reverse(row.variant.weights.bytes)));
         rows
+    }
+
+    /// The compression whose errors are shown: the one that was chosen, else the smallest.
+    pub fn chosen(&self) -> Option<&str> {
+        let rows = self.table();
+        let known = |recipe: &str| rows.iter().any(|row| row.variant.recipe == recipe);
+        let compressed = rows.iter().rev().find(|row| !row.variant.weights.tensors.is_empty());
+        let last = compressed.map(|row| row.variant.recipe.as_str());
+        self.chosen.as_deref().filter(|recipe| known(recipe)).or(last)
+    }
+
+    pub(super) fn choose(&mut self, recipe: String) {
+        self.chosen = Some(recipe);
     }
 
     fn add(&mut self, row: Measured) {
@@ -74,8 +111,9 @@ impl State {
             text: Some(crate::bundled::text()),
             context: self.settings.context,
             windows: Some(self.settings.windows),
-            input: None,
-            tokens: 0,
+            // A short text, for how fast it comes.
+            input: Some(Input::Prompt(PROMPT.to_owned())),
+            tokens: TOKENS,
             attention: Vec::new(),
             calibration: tersor_engine::session::Calibration::default(),
         };

@@ -144,6 +144,10 @@ fn settings(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         ui.checkbox(&mut s.raw, "plain text")
             .on_hover_text("Continue the prompt as it stands, without the model's chat template");
     }
+    ui.checkbox(&mut s.forced, "original's text").on_hover_text(
+        "Compressed models write nothing of their own: each reads the original's text and says at every token what it would have \
+         written (teacher forcing)",
+    );
     let mut rotate = s.rotate;
     let why = "Turn the weights into another basis first. What the model computes stays as it is, but weights that were quantized \
                before leave their grid, so that compressing them is an honest test.";
@@ -162,11 +166,12 @@ fn column(ui: &mut Ui, state: &mut State, index: usize, actions: &mut Vec<Action
         ui.add_space(2.0);
         let column = &state.compare.columns[index];
         numbers(ui, state, column);
+        pace(ui, state, index);
         status(ui, column);
         ui.separator();
         if narrow {
             ui.set_min_height(60.0);
-            body(ui, column, &prompt);
+            body(ui, state, column, &prompt);
         } else {
             let height = (ui.available_height() - 2.0).max(80.0);
             egui::ScrollArea::vertical()
@@ -174,16 +179,19 @@ fn column(ui: &mut Ui, state: &mut State, index: usize, actions: &mut Vec<Action
                 .auto_shrink(false)
                 .max_height(height)
                 .stick_to_bottom(true)
-                .show(ui, |ui| body(ui, column, &prompt));
+                .show(ui, |ui| body(ui, state, column, &prompt));
         }
     });
 }
 
-fn body(ui: &mut Ui, column: &Column, prompt: &str) {
+fn body(ui: &mut Ui, state: &State, column: &Column, prompt: &str) {
     if column.pieces.is_empty() && !matches!(column.phase, Phase::Writing) {
         return;
     }
-    tokens::show(ui, column, prompt);
+    // What a compression was asked about a text, the original was asked too.
+    let columns = &state.compare.columns;
+    let judge = columns.get(1).filter(|_| column.slot == columns[0].slot);
+    tokens::show(ui, column, judge, prompt);
 }
 
 fn header(ui: &mut Ui, state: &State, index: usize, room: Option<u64>, actions: &mut Vec<Action>) {
@@ -265,7 +273,11 @@ fn numbers(ui: &mut Ui, state: &State, column: &Column) {
     if let Some(rate) = column.tokens_per_second() {
         all.push(Stat::new(significant(rate), "", "tokens/s"));
     }
+    if let Some(rate) = column.bytes_per_second() {
+        all.push(Stat::new(significant(rate / 1e9), "GB/s", "weights read"));
+    }
     if let Some(speed) = column.speed {
+        all.push(Stat::new(significant(speed.prefill_tokens_per_second), "", "prompt tokens/s"));
         all.push(Stat::new(format!("{:.0}", speed.first_token_ms), "ms", "first token"));
     }
     if let Some(loaded) = &column.loaded {
@@ -275,6 +287,17 @@ fn numbers(ui: &mut Ui, state: &State, column: &Column) {
         all.push(Stat::new(significant(divergence), "nats", "mean KLD"));
     }
     parts::stats(ui, &all);
+}
+
+/// How fast tokens come, on the same scale in all columns.
+fn pace(ui: &mut Ui, state: &State, index: usize) {
+    let all: Vec<Vec<f64>> = state.compare.columns.iter().map(Column::rates).collect();
+    let most = all.iter().flatten().copied().fold(0.0, f64::max);
+    if most > 0.0 {
+        let colour = parts::series(palette(ui), index);
+        let steps = all.iter().map(Vec::len).max().unwrap_or(0);
+        parts::sparkline(ui, &all[index], [steps as f64, 1.15 * most], colour, "tokens/s, token by token");
+    }
 }
 
 /// What the column is doing, or how its text ended.
@@ -295,6 +318,16 @@ fn status(ui: &mut Ui, column: &Column) {
         }
         Phase::Idle => {
             let how = match (column.stop, column.first_difference) {
+                (None, None) if column.forced && !column.pieces.is_empty() => {
+                    "Would have written every token of the original's text".to_owned()
+                }
+                (None, Some(at)) if column.forced => {
+                    let others = |p: &&crate::gui::state::Piece| {
+                        p.scored.as_ref().is_some_and(|s| s.best[1].first().is_some_and(|b| b.token != s.token))
+                    };
+                    let count = column.pieces.iter().filter(others).count();
+                    format!("Would have written {count} other tokens, the first at {}", at + 1)
+                }
                 (None, _) if column.pieces.is_empty() => String::new(),
                 (None, _) => "Stopped".to_owned(),
                 (Some(stop), _) if column.slot.0 == 0 => ended(stop, column.pieces.len()),

@@ -1,12 +1,13 @@
-//! Choosing a method: a list of all, with what each would make of the model, and the parameters of the chosen one. What is chosen
+//! Choosing a method: a list of all, with what each would make of the model, the parameters of the chosen one, and what can be put
+//! before, around and behind it. What is chosen
 //! is a recipe in a field that can also be typed into, so that everything that can be spelled can be had.
 
 use eframe::egui::{self, RichText, Ui, vec2};
-use tersor_engine::codec::describe::{Family, Method, Values};
+use tersor_engine::codec::describe::{Composition, Family, Method, Part, Place, Values};
 use tersor_engine::session::Slot;
 use tersor_engine::session::report::Weights;
 
-use super::parts::{dim, small};
+use super::parts::small;
 use crate::gui::state::{Action, Column, Compare};
 use crate::gui::theme::{mono, palette};
 use crate::units::bytes;
@@ -38,15 +39,23 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
         }
         None => {}
     }
-    let chosen = compare.methods.iter().find_map(|(m, _)| Some((*m, m.values(&column.recipe)?)));
-    if let Some((method, values)) = &chosen {
-        parameters(ui, slot, *method, values.clone(), actions);
+    let whole = Composition::read(&column.recipe);
+    if let Some(whole) = &whole {
+        let codec = parameters(ui, (slot.0, "codec"), &whole.codec);
+        if let Some(codec) = codec {
+            actions.push(Action::Change(slot, Composition { codec, ..whole.clone() }.spelling()));
+        }
+        for place in Place::ALL {
+            combined(ui, slot, whole, place, actions);
+        }
+    } else {
+        small(ui, "This recipe is more than the form can show; it can be changed in the field above.");
     }
     ui.separator();
-    let name = chosen.map(|(method, _)| method.name);
-    let height = (ui.ctx().content_rect().height() - 430.0).clamp(180.0, 420.0);
+    let name = whole.map(|whole| whole.codec.method.name);
+    let height = (ui.ctx().content_rect().height() - 520.0).clamp(160.0, 420.0);
     egui::ScrollArea::vertical().max_height(height).auto_shrink([false, true]).show(ui, |ui| {
-        list(ui, slot, compare, name, room, actions);
+        list(ui, slot, &column.recipe, compare, name, room, actions);
     });
 }
 
@@ -65,39 +74,84 @@ pub fn too_large(weights: &Weights, room: Option<u64>) -> Option<String> {
     Some(format!("{} do not fit into the {} of this device", bytes(weights.bytes), bytes(room)))
 }
 
-fn parameters(ui: &mut Ui, slot: Slot, method: Method, mut values: Vec<String>, actions: &mut Vec<Action>) {
-    for (i, parameter) in method.parameters.iter().enumerate() {
-        let before = values[i].clone();
+/// The parameters of a part; what it becomes when one of them is changed.
+fn parameters(ui: &mut Ui, id: (u32, &'static str), part: &Part) -> Option<Part> {
+    let mut new = part.clone();
+    for (parameter, value) in part.method.parameters.iter().zip(&mut new.values) {
         ui.horizontal(|ui| match parameter.values {
-            Values::OneOf(choices) => {
+            Values::OneOf(choices) | Values::Bare(choices) => {
                 let mut sorted: Vec<&str> = choices.to_vec();
-                sorted.sort_by_key(|value| value.parse::<u32>().unwrap_or(0));
-                egui::ComboBox::new((slot.0, parameter.name), parameter.name)
-                    .selected_text(before.clone())
+                if choices.iter().all(|value| value.parse::<f64>().is_ok()) {
+                    sorted.sort_by(|a, b| a.parse().unwrap_or(0.0f64).total_cmp(&b.parse().unwrap_or(0.0)));
+                }
+                egui::ComboBox::new((id, parameter.name), parameter.name)
+                    .selected_text(value.clone())
                     .width(72.0)
                     .show_ui(ui, |ui| {
                         for choice in sorted {
-                            ui.selectable_value(&mut values[i], choice.to_owned(), choice);
+                            ui.selectable_value(value, choice.to_owned(), choice);
                         }
                     });
-                dim(ui, parameter.what);
+                ui.add(egui::Label::new(RichText::new(parameter.what).small().color(palette(ui).dim)).truncate());
             }
             Values::Switch(_) => {
-                let mut on = before == "on";
+                let mut on = value == "on";
                 ui.checkbox(&mut on, parameter.name);
-                values[i] = if on { "on" } else { "off" }.to_owned();
-                dim(ui, parameter.what);
+                *value = if on { "on" } else { "off" }.to_owned();
+                ui.add(egui::Label::new(RichText::new(parameter.what).small().color(palette(ui).dim)).truncate());
             }
         });
-        if values[i] != before {
-            actions.push(Action::Change(slot, method.spelling(&values)));
+    }
+    (new != *part).then_some(new)
+}
+
+/// What stands beside the codec at a place: nothing, or a method with its parameters. What cannot be there is greyed, and says why.
+fn combined(ui: &mut Ui, slot: Slot, whole: &Composition, place: Place, actions: &mut Vec<Action>) {
+    let now = whole.part(place);
+    let others = place.methods();
+    let possible = |method: &Method| whole.clone().with(place, Some(Part::new(*method)));
+    // Only a sparse codec has kept weights to store.
+    if place == Place::Values && now.is_none() && others.iter().all(|method| possible(method).refusal().is_some()) {
+        return;
+    }
+    let mut new = whole.clone();
+    ui.horizontal(|ui| {
+        egui::ComboBox::new((slot.0, place.what()), place.what())
+            .selected_text(now.map_or("–", |part| part.method.name))
+            .width(96.0)
+            .show_ui(ui, |ui| {
+                if ui.selectable_label(now.is_none(), "–").clicked() {
+                    new = whole.clone().with(place, None);
+                }
+                for method in &others {
+                    let candidate = possible(method);
+                    let refusal = candidate.refusal();
+                    let selected = now.is_some_and(|part| part.method.name == method.name);
+                    let label = egui::Button::selectable(selected, method.name);
+                    let response = ui.add_enabled(refusal.is_none() || selected, label);
+                    let response =
+                        response.on_hover_text(method.what).on_disabled_hover_text(refusal.unwrap_or_default());
+                    if response.clicked() && !selected {
+                        new = candidate;
+                    }
+                }
+            });
+    });
+    if let Some(part) = now {
+        small(ui, part.method.what);
+        if let Some(part) = parameters(ui, (slot.0, place.what()), part) {
+            new = whole.clone().with(place, Some(part));
         }
+    }
+    if new != *whole {
+        actions.push(Action::Change(slot, new.spelling()));
     }
 }
 
 fn list(
     ui: &mut Ui,
     slot: Slot,
+    recipe: &str,
     compare: &Compare,
     chosen: Option<&str>,
     room: Option<u64>,
@@ -123,7 +177,7 @@ fn list(
         small(ui, family.name());
         for (method, weights) in methods {
             let full = weights.as_ref().and_then(|weights| too_large(weights, room));
-            let selected = chosen == Some(method.name);
+            let selected = chosen == Some(method.name) || recipe == method.name;
             let response = ui.add_enabled_ui(full.is_none(), |ui| entry(ui, method, weights.as_ref(), selected)).inner;
             let response = response.on_disabled_hover_text(full.unwrap_or_default());
             if response.clicked() {
@@ -132,12 +186,6 @@ fn list(
         }
     }
     ui.add_space(4.0);
-    let names = tersor_engine::codec::names();
-    let combined = names.additions.iter().map(|name| format!("+{name}"));
-    let combined: Vec<String> = combined.chain(names.wrappers.iter().map(|name| format!("{name}:…"))).collect();
-    if !combined.is_empty() {
-        small(ui, format!("Typed into the field, recipes can be combined: {}", combined.join(", ")));
-    }
     small(ui, "Sizes are those of this model's matrices.");
 }
 

@@ -1,8 +1,10 @@
 //! What the app looks like. Views read the state, change what is typed or dragged in it, and answer with actions.
 
 mod compare;
+mod errors;
 mod method;
 mod models;
+mod pareto;
 mod parts;
 mod quality;
 mod tensors;

@@ -186,6 +186,22 @@ pub fn bar(ui: &mut Ui, fraction: Option<f32>, colour: Color32) {
     ui.painter().rect_filled(filled, 2, colour);
 }
 
+/// A curve of values over their index, from 0 to `ranges` (steps, value).
+pub fn sparkline(ui: &mut Ui, values: &[f64], ranges: [f64; 2], colour: Color32, what: &str) {
+    let p = palette(ui);
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 30.0), Sense::hover());
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, what));
+    let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()));
+    painter.hline(rect.x_range(), rect.bottom() - 0.5, Stroke::new(1.0, p.line));
+    let at = |i: usize, value: f64| {
+        let x = rect.left() + rect.width() * (i as f64 / (ranges[0] - 1.0).max(1.0)) as f32;
+        pos2(x, rect.bottom() - rect.height() * (value / ranges[1]) as f32)
+    };
+    let points = values.iter().enumerate().map(|(i, value)| at(i, *value)).collect();
+    painter.add(egui::Shape::line(points, Stroke::new(1.5, colour)));
+    response.on_hover_text(what);
+}
+
 /// How far work is: words, and a bar.
 pub fn progress(ui: &mut Ui, progress: &Progress) {
     let fraction = (progress.total > 0).then(|| progress.done as f32 / progress.total as f32);

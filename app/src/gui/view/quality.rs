@@ -1,14 +1,12 @@
-//! What compression costs on a text: a table, and size against divergence.
+//! What compression costs on a text: a table, what is gained against what is given up, and where the errors are.
 
 use eframe::egui::{self, RichText, Ui, vec2};
-use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, Text};
 use tersor_engine::session::report::Variant;
 
-use super::is_narrow;
 use super::parts::{self, card, choose_a_model_first, dim, heading, primary, small};
+use super::{errors, is_narrow, pareto};
 use crate::gui::state::{Action, Measured, State};
 use crate::gui::theme::{mono, palette};
-use crate::report::plot::number;
 use crate::units::{megabytes, significant};
 
 pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
@@ -18,20 +16,25 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         controls(ui, state, actions);
         let rows = state.quality.table();
+        let (trade, chosen) = (state.quality.trade, state.quality.chosen());
         if rows.is_empty() {
             return;
         }
         ui.add_space(4.0);
         if is_narrow(ui) {
             card(ui, |ui| table(ui, &rows));
-            card(ui, |ui| plot(ui, &rows));
+            card(ui, |ui| pareto::show(ui, &rows, trade, chosen, actions));
         } else {
             let width = ui.available_width();
             ui.horizontal_top(|ui| {
                 ui.spacing_mut().item_spacing.x = 14.0;
                 ui.allocate_ui(vec2(0.56 * width, 0.0), |ui| ui.vertical(|ui| card(ui, |ui| table(ui, &rows))));
-                ui.vertical(|ui| card(ui, |ui| plot(ui, &rows)));
+                ui.vertical(|ui| card(ui, |ui| pareto::show(ui, &rows, trade, chosen, actions)));
             });
+        }
+        if let Some(row) = rows.iter().find(|row| chosen == Some(row.variant.recipe.as_str())) {
+            ui.add_space(4.0);
+            card(ui, |ui| errors::show(ui, &row.variant, actions));
         }
     });
 }
@@ -153,86 +156,5 @@ fn table(ui: &mut Ui, rows: &[&Measured]) {
         let text = &row.text;
         let rotated = if row.rotated { ", rotated" } else { "" };
         small(ui, format!("{}{rotated} on {}: {} predictions", row.model, text.name, text.positions));
-    }
-}
-
-/// Size against divergence: the lower left is where one wants to be.
-fn plot(ui: &mut Ui, rows: &[&Measured]) {
-    let p = palette(ui);
-    let point = |row: &Measured| {
-        let divergence = row.variant.quality.as_ref()?.divergence.as_ref()?.kl_divergence.mean;
-        (divergence > 0.0).then(|| [megabytes(row.variant.weights.bytes), divergence.log10()])
-    };
-    let points: Vec<(usize, &str, [f64; 2])> =
-        rows.iter().enumerate().filter_map(|(i, row)| Some((i, row.variant.recipe.as_str(), point(row)?))).collect();
-    ui.label(RichText::new("Size and divergence").size(16.0));
-    if points.is_empty() {
-        dim(ui, "Nothing that diverges yet: add a compression on the Compare page.");
-        return;
-    }
-    let all = points.iter().map(|(_, _, xy)| *xy);
-    let [low, high] = all.clone().fold([f64::MAX, f64::MIN], |[l, h], [_, y]| [l.min(y), h.max(y)]);
-    let right = all.map(|[x, _]| x).fold(0.0, f64::max);
-    let power = |value: f64| number(10f64.powf(value));
-    Plot::new("size and divergence")
-        .height(280.0)
-        .allow_scroll(false)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .show_background(false)
-        .include_x(0.0)
-        .include_x(1.25 * right)
-        .include_y(low - 0.5)
-        .include_y(high + 0.5)
-        .x_axis_label("MB of weights")
-        .y_axis_label("mean KLD")
-        .y_axis_formatter(move |mark, _| {
-            if (mark.value - mark.value.round()).abs() < 1e-9 { power(mark.value) } else { String::new() }
-        })
-        .y_grid_spacer(|input| {
-            let (low, high) = input.bounds;
-            let marks = (-9..3).map(f64::from).filter(|value| (low..=high).contains(value));
-            marks.map(|value| GridMark { value, step_size: 1.0 }).collect()
-        })
-        .show_grid([false, true])
-        .label_formatter(move |place| match place {
-            HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("{plot_name}\n{:.1} MB\nKLD {}", position.x, power(position.y)))
-            }
-            HoverPosition::Elsewhere { .. } => None,
-        })
-        .show(ui, |plot| {
-            let front = front(points.iter().map(|(_, _, xy)| *xy).collect());
-            plot.line(Line::new("best at its size", PlotPoints::from(front)).color(p.line).width(1.5));
-            for (i, name, xy) in &points {
-                let colour = parts::series(p, *i);
-                plot.points(Points::new(*name, PlotPoints::from(vec![*xy])).radius(5.0).color(colour));
-                let text = RichText::new(*name).size(13.0);
-                let at = egui_plot::PlotPoint::new(xy[0] + 0.02 * right, xy[1]);
-                plot.text(Text::new(*name, at, text).color(p.ink).anchor(egui::Align2::LEFT_CENTER));
-            }
-        });
-}
-
-/// Points that no other beats in both, from small to large.
-fn front(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
-    points.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
-    let mut best = f64::INFINITY;
-    points.retain(|[_, y]| {
-        let better = *y < best;
-        best = best.min(*y);
-        better
-    });
-    points
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_front_is_what_no_other_beats() {
-        let points = vec![[3.0, 1.0], [1.0, 5.0], [2.0, 6.0], [2.5, 4.0], [4.0, 1.0]];
-        assert_eq!(front(points), [[1.0, 5.0], [2.5, 4.0], [3.0, 1.0]]);
     }
 }

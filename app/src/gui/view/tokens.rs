@@ -11,8 +11,8 @@ use crate::gui::state::Column;
 use crate::gui::theme::palette;
 use crate::report::text::visible;
 
-/// A column's text.
-pub fn show(ui: &mut Ui, column: &Column, prompt: &str) {
+/// A column's text. `judge`: another column that was asked about it, where its own tokens were not judged.
+pub fn show(ui: &mut Ui, column: &Column, judge: Option<&Column>, prompt: &str) {
     let p = palette(ui);
     let font = FontId::proportional(15.5);
     let mut job = LayoutJob::default();
@@ -53,7 +53,10 @@ pub fn show(ui: &mut Ui, column: &Column, prompt: &str) {
     let Some(pointer) = response.hover_pos() else { return };
     let Some(index) = token_at(&galley, (pointer - rect.min).to_pos2(), prompt.chars().count(), &ends) else { return };
     let piece = &column.pieces[index];
-    if let Some(scored) = &piece.scored {
+    // Both models saw the same text up to, and with, the place where theirs part.
+    let same = |other: &&Column| other.forced || other.first_difference.is_none_or(|at| index <= at);
+    let asked = judge.filter(same).and_then(|other| other.pieces.get(index)?.scored.as_ref());
+    if let Some(scored) = piece.scored.as_ref().or(asked) {
         response.on_hover_ui_at_pointer(|ui| predictions(ui, index, &piece.text, scored));
     }
 }

@@ -121,9 +121,18 @@ impl Bits {
         self.len += n as usize;
     }
 
-    /// Fills the last word with zeros.
-    pub(super) fn align(&mut self) {
-        self.len = 32 * self.words.len();
+    /// Appends others.
+    pub(super) fn append(&mut self, other: &Self) {
+        for (i, &word) in other.words.iter().enumerate() {
+            let n = (other.len - 32 * i).min(32) as u32;
+            self.put(word >> (32 - n), n);
+        }
+    }
+
+    /// Zeros up to bit `len`, which is not before the end.
+    pub(super) fn skip_to(&mut self, len: usize) {
+        self.words.resize(len.div_ceil(32), 0);
+        self.len = len;
     }
 }
 

@@ -3,7 +3,7 @@
 //! What an error e of a weight costs is `(e / U_jj)²`, when the weights that follow make up for it. A weight is an outlier when that
 //! exceeds τ, a share of what leaving out a weight of mean square would cost. Which ones a grid need not reach is found before they
 //! are rounded: a weight whose absence would spare the others of its group (a coarser grid) more than τ is *likely* one, and does not
-//! take part in the fit.
+//! take part in the fit. Of the 64 grids that a group's two statistics can then name it takes the one that costs it least.
 
 use std::sync::Arc;
 
@@ -221,6 +221,25 @@ impl<'a> Band<'a> {
         }
     }
 
+    /// The codes of a group's statistics, on the grids of their tile, that cost the group least. The nearest to what was fitted are where
+    /// it starts from, but a step and a zero point that are each rounded to nearest seldom are the best pair.
+    fn best_codes(&self, nearest: u32, tile: &[u32], weights: &[f32], scales: &[f32]) -> u32 {
+        let mut costs = [0.0; RUN];
+        let mut cost = |codes: u32| {
+            let costs = &mut costs[..weights.len()];
+            self.costs(self.encoder.codec.grid(codes, tile), weights, scales, costs);
+            capped(costs, self.tau)
+        };
+        let mut best = (cost(nearest), nearest);
+        for codes in 0..1 << (2 * STATISTIC_BITS) {
+            let cost = cost(codes);
+            if cost < best.0 {
+                best = (cost, codes);
+            }
+        }
+        best.1
+    }
+
     /// The grid of a row's group without its likely outliers.
     fn fit_without_outliers(&self, weights: &[f32], scales: &[f32]) -> Grid {
         let plain = self.fit(weights.iter().copied());
@@ -245,6 +264,11 @@ impl<'a> Band<'a> {
         }
         self.fit(weights.iter().zip(likely).filter(|(_, likely)| !likely).map(|(&w, _)| w))
     }
+}
+
+/// What a group of weights pays on a grid: an outlier pays τ.
+fn capped(costs: &[f32], tau: f32) -> f32 {
+    costs.iter().map(|&cost| if cost < tau { cost } else { tau }).sum()
 }
 
 /// Codes of statistics on their tile's grid, with its step and zero point in f16.
@@ -277,10 +301,14 @@ impl Replace for Band<'_> {
         self.tile[2 * place..][..2].copy_from_slice(&[wss | wzs << 16, wsz | wzz << 16]);
         let row_words = self.words.len() / self.outliers.len().max(1);
         let code_words = codec.code_words(hessian.cols());
+        let tile = &self.tile[2 * place..][..2];
+        let best =
+            |(row, weights)| self.best_codes(codes[0][row] | codes[1][row] << STATISTIC_BITS, tile, weights, scales);
+        let best: Vec<u32> = group.rows().enumerate().map(best).collect();
         self.grids.clear();
-        for (row, words) in self.words.chunks_exact_mut(row_words).enumerate() {
+        for (words, codes) in self.words.chunks_exact_mut(row_words).zip(best) {
             let statistics = &mut words[code_words..];
-            put_six_bits(statistics, place, codes[0][row] | codes[1][row] << STATISTIC_BITS);
+            put_six_bits(statistics, place, codes);
             let grid = codec.grid(six_bits(statistics, place), &self.tile[2 * place..]);
             self.failed |= !(grid.s.is_finite() && grid.z.is_finite());
             self.grids.push(grid);

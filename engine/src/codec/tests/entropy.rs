@@ -140,9 +140,19 @@ fn every_bf16_comes_back() {
 fn codes_cost_less_than_their_width() {
     let mut lcg = Lcg::new(2);
     let weights: Vec<f32> = (0..1 << 20).map(|_| lcg.gaussian()).collect();
-    for name in
-        ["uniform:bits=8", "uniform:bits=4", "uniform:bits=2,group=32", "q8_0", "q6_k", "q5_0", "q4_0", "nf4", "iq4_nl"]
-    {
+    for name in [
+        "bf16",
+        "uniform:bits=8",
+        "uniform:bits=4",
+        "uniform:bits=3",
+        "uniform:bits=2,group=32",
+        "q8_0",
+        "q6_k",
+        "q5_0",
+        "q4_0",
+        "nf4",
+        "iq4_nl",
+    ] {
         let [plain, coded] = [name.to_owned(), format!("entropy:{name}")]
             .map(|name| parse(&name).unwrap().encode(&weights, 512, 2048).unwrap());
         assert_eq!(coded.decode(), plain.decode(), "{name}");
@@ -210,4 +220,37 @@ fn damaged_planes_decode_to_something() {
             }
         }
     }
+}
+
+/// Rows that are long in one half and short in the other: chunks lie far from where equally long ones would.
+#[test]
+fn rows_unlike_themselves_come_back() {
+    let mut lcg = Lcg::new(5);
+    let (rows, cols) = (6, 5024);
+    let weights: Vec<f32> = (0..rows * cols)
+        .map(|i| {
+            let rare = match i / cols {
+                0 => i % cols < 2048,
+                1 => i % cols >= 2048,
+                row => row == 2 && i % cols < 300,
+            };
+            if rare { f32::from_bits((60 + u32::from(lcg.byte()) / 2) << 23) } else { 0.0 }
+        })
+        .collect();
+    let coded = parse("entropy:bf16").unwrap().encode(&weights, rows, cols).unwrap();
+    assert_eq!(coded.decode(), weights);
+    let first = 4 + (1 << coded.planes[0].data[0]);
+    let units: Vec<u32> = coded.planes[0].data[first..first + 12].iter().map(|base| base >> 29).collect();
+    assert!(units[0] > 0 && units[2] > 0 && units[6..] == [0; 6], "{units:?}");
+    let parts = [coded.rows(0..2).unwrap(), coded.rows(2..rows).unwrap()];
+    assert_eq!(Packed::concat(&[&parts[0], &parts[1]]).unwrap().decode(), weights);
+}
+
+/// Files of before: word 2 was 0.
+#[test]
+fn the_layout_of_before_is_refused_with_the_remedy() {
+    let mut coded = parse("entropy:bf16").unwrap().encode(&[1.0; 64], 2, 32).unwrap();
+    coded.planes[0].data[2] = 0;
+    let error = Packed::new(coded.codec.clone(), 2, 32, coded.planes).unwrap_err().to_string();
+    assert!(error.contains("layout 0") && error.contains("compress the model again"), "{error}");
 }

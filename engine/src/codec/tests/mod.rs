@@ -1,5 +1,6 @@
 //! Tests of the codec room as a whole; what only one file is about is tested in that file.
 
+mod combinations;
 mod entropy;
 mod golden;
 mod properties;

@@ -207,6 +207,19 @@ impl Decision {
     }
 }
 
+impl std::fmt::Display for Decision {
+    /// The kernel and what distinguishes its variants: `linear/matvec lanes=32 subgroup=8`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rowwise { share, tokens } => write!(f, "linear/rowwise share={} tokens={tokens}", u8::from(*share)),
+            Self::Walk => f.write_str("linear/walk"),
+            Self::Matvec { lanes, subgroup } => write!(f, "linear/matvec lanes={lanes} subgroup={subgroup}"),
+            Self::Coded { lanes, tokens } => write!(f, "linear/coded lanes={lanes} tokens={tokens}"),
+            Self::Matmul { tile, f16 } => write!(f, "linear/matmul tile={tile} f16={}", u8::from(*f16)),
+        }
+    }
+}
+
 /// Rows of a lane of `linear/rowwise`: alone, it must make more of what it loads of x.
 pub(super) fn rows_of_a_lane(share: bool) -> u32 {
     if share { 2 } else { 4 }

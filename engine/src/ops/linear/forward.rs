@@ -5,7 +5,7 @@ use super::expand::expand;
 use super::low_rank::Input;
 use super::{Chunk, Decision, Device, Linear, Rows, Shape, binding_limit, check_size, options_of};
 use crate::codec::Codec;
-use crate::gpu::{Buffer, OptionValue, Recorder};
+use crate::gpu::{Buffer, Gpu, OptionValue, Recorder};
 use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
 use bytemuck::{Pod, Zeroable};
@@ -90,6 +90,23 @@ mod flag {
     pub const ACTIVATION: u32 = 8;
 }
 
+impl Linear {
+    /// The kernel that [`forward`] runs for this many columns. `norm`: whether it normalises its input.
+    pub fn decision(&self, gpu: &Gpu, tokens: u32, norm: bool) -> Decision {
+        let shape = Shape { tokens, rows: self.rows(), cols: self.cols(), norm };
+        let device = Device::of(gpu);
+        self.adapted(match self.codec.coded() {
+            Some(_) => Decision::choose_coded(device, shape, self.expands(binding_limit(gpu))),
+            None => Decision::choose(device, shape),
+        })
+    }
+
+    /// What becomes of a decision for weights like these.
+    fn adapted(&self, decision: Decision) -> Decision {
+        self.sparsity.map_or(decision, |sparsity| decision.for_sparse(&sparsity, self.cols))
+    }
+}
+
 /// `y[t, :] = W x[t, :]` for `tokens` rows of x `[tokens, cols]` and y `[tokens, outputs]`, with the epilogue, by the kernel
 /// that suits the shape and the adapter.
 ///
@@ -103,12 +120,7 @@ pub fn forward(
     y: Rows,
     epilogue: &Epilogue,
 ) -> Result<(), OpsError> {
-    let shape = Shape { tokens, rows: linear.rows(), cols: linear.cols(), norm: epilogue.norm.is_some() };
-    let device = Device::of(rec.gpu());
-    let decision = match linear.codec.coded() {
-        Some(_) => Decision::choose_coded(device, shape, linear.expands(binding_limit(rec.gpu()))),
-        None => Decision::choose(device, shape),
-    };
+    let decision = linear.decision(rec.gpu(), tokens, epilogue.norm.is_some());
     forward_with(rec, decision, linear, tokens, x, y, epilogue)
 }
 
@@ -156,14 +168,7 @@ fn run(
     if tokens == 0 {
         return Ok(());
     }
-    let decision = match &linear.sparsity {
-        Some(sparsity) => match decision.for_sparse(sparsity, linear.cols) {
-            // It has no second factor.
-            Decision::Walk if linear.low_rank.is_some() => decision,
-            decision => decision,
-        },
-        None => decision,
-    };
+    let decision = linear.adapted(decision);
     check(decision, linear, tokens, x, y, epilogue)?;
     if let Some(expanded) = &linear.expanded {
         return expanded.forward(rec, decision, linear, tokens, x, y, epilogue);

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,10 @@ pub struct Browser {
     process: Child,
     socket: WebSocket<TcpStream>,
     session: String,
+    /// The page's worker, once it is there.
+    worker: Option<String>,
+    /// What a worker does before any script of its own.
+    before_workers: String,
     next: u64,
     /// What went wrong in the page: exceptions, errors on the console, refused requests.
     pub complaints: VecDeque<String>,
@@ -72,7 +76,16 @@ impl Browser {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = tungstenite::client(&address, stream).unwrap();
         let (session, complaints) = (String::new(), VecDeque::new());
-        let mut browser = Self { process, socket, session, next: 0, complaints, _profile: profile };
+        let mut browser = Self {
+            process,
+            socket,
+            session,
+            worker: None,
+            before_workers: String::new(),
+            next: 0,
+            complaints,
+            _profile: profile,
+        };
         let targets = browser.call("Target.getTargets", json!({}));
         let is_page = |target: &&Value| target["type"] == "page";
         let page = targets["targetInfos"].as_array().unwrap().iter().find(is_page).unwrap()["targetId"].clone();
@@ -81,18 +94,29 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
+        let workers = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
+        browser.call("Target.setAutoAttach", workers);
         browser
     }
 
     /// Carries out a command of the protocol and returns its result.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let session = self.session.clone();
+        self.call_in(&session, method, params)
+    }
+
+    fn send(&mut self, session: &str, method: &str, params: Value) -> u64 {
         self.next += 1;
-        let id = self.next;
-        let mut message = json!({"id": id, "method": method, "params": params});
-        if !self.session.is_empty() {
-            message["sessionId"] = self.session.clone().into();
+        let mut message = json!({"id": self.next, "method": method, "params": params});
+        if !session.is_empty() {
+            message["sessionId"] = session.into();
         }
         self.socket.send(Message::text(message.to_string())).unwrap();
+        self.next
+    }
+
+    fn call_in(&mut self, session: &str, method: &str, params: Value) -> Value {
+        let id = self.send(session, method, params);
         loop {
             let Message::Text(text) = self.socket.read().unwrap() else { continue };
             let answer: Value = serde_json::from_str(&text).unwrap();
@@ -106,6 +130,15 @@ impl Browser {
 
     fn listen(&mut self, event: &Value) {
         let params = &event["params"];
+        if event["method"] == "Target.attachedToTarget" && params["targetInfo"]["type"] == "worker" {
+            let session = params["sessionId"].as_str().unwrap().to_owned();
+            self.send(&session, "Runtime.enable", json!({}));
+            let script = self.before_workers.clone();
+            self.send(&session, "Runtime.evaluate", json!({"expression": script}));
+            self.send(&session, "Runtime.runIfWaitingForDebugger", json!({}));
+            self.worker = Some(session);
+            return;
+        }
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => {
                 let details = &params["exceptionDetails"];
@@ -132,6 +165,18 @@ impl Browser {
         self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script}));
     }
 
+    /// Runs a script in workers before any of their own, from the next [`Browser::open`] on.
+    pub fn before_workers(&mut self, script: &str) {
+        self.before_workers = script.to_owned();
+    }
+
+    /// Puts a file into a page's `<input type=file>`, as if a person had chosen it.
+    pub fn choose_file(&mut self, selector: &str, file: &Path) {
+        let root = self.call("DOM.getDocument", json!({}))["root"]["nodeId"].clone();
+        let found = self.call("DOM.querySelector", json!({"nodeId": root, "selector": selector}));
+        self.call("DOM.setFileInputFiles", json!({"nodeId": found["nodeId"], "files": [file]}));
+    }
+
     /// Opens a page.
     pub fn open(&mut self, address: &str) {
         self.call("Page.navigate", json!({"url": address}));
@@ -139,8 +184,19 @@ impl Browser {
 
     /// The value of an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
+        let session = self.session.clone();
+        self.evaluate_in(&session, expression)
+    }
+
+    /// The value of an expression in the page's worker.
+    pub fn evaluate_in_worker(&mut self, expression: &str) -> Value {
+        let session = self.worker.clone().expect("the page has started its worker");
+        self.evaluate_in(&session, expression)
+    }
+
+    fn evaluate_in(&mut self, session: &str, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let found = self.call("Runtime.evaluate", params);
+        let found = self.call_in(session, "Runtime.evaluate", params);
         assert!(found["exceptionDetails"].is_null(), "{expression}: {found}");
         found["result"]["value"].clone()
     }

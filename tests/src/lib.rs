@@ -11,4 +11,5 @@ pub mod kernel;
 pub mod models;
 pub mod rewritten;
 pub mod scratch;
+pub mod side_by_side;
 pub mod talk;

@@ -57,7 +57,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "browser",
         what: "the app in a browser: built, loaded, compared with native",
-        // Until it has passed somewhere: no run of it is known yet.
+        // Its tests build for a browser first and then compute in software: by name until all of them have passed in one run.
         default: false,
         run: || shell::run(&mut in_browser(&web::build(web::Profile::Quick)?)?),
     },

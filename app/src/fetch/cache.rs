@@ -255,11 +255,7 @@ mod tests {
     }
 
     fn wanted(contents: &[u8]) -> Wanted {
-        Wanted {
-            path: "sub/file.bin".into(),
-            size: contents.len() as u64,
-            digest: digest(contents),
-        }
+        Wanted { path: "sub/file.bin".into(), size: contents.len() as u64, digest: digest(contents) }
     }
 
     #[test]

@@ -78,7 +78,8 @@ fn describe(checkpoint: &Checkpoint, prefix: &str) -> Result<Masked, Wrong> {
     if two_of_four && values.shape != [rows, cols / 2] {
         return Err(format!("its kept weights are {:?} where 2:4 of {rows} x {cols} takes half", values.shape));
     }
-    let longest = if two_of_four { col_count / 2 } else { longest(read("row_offsets")?, values, row_count, col_count)? };
+    let longest =
+        if two_of_four { col_count / 2 } else { longest(read("row_offsets")?, values, row_count, col_count)? };
     let suffixes = ["compressed", "bitmask", "shape", "weight_shape", "row_offsets"];
     let names = suffixes.map(|suffix| format!("{prefix}.{suffix}"));
     Ok(Masked {

@@ -56,7 +56,6 @@ impl TensorInfo {
     pub fn elements(&self) -> u64 {
         self.shape.iter().product() // fits: byte_len() has been computed from it with checks
     }
-
 }
 
 /// What a checkpoint says about its model besides the weights.

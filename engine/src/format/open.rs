@@ -49,18 +49,18 @@ impl Checkpoint {
 }
 
 fn open_files(files: Vec<(String, FileBytes)>) -> Result<Checkpoint, FormatError> {
-        let only = if let [(name, _)] = &files[..] { Some(name.clone()) } else { None };
-        let folder = Folder::from_files(files)?;
-        match (only, folder.names()?.first()) {
-            (Some(_), Some(name)) => {
-                let name = name.clone();
-                open_file(folder, &name)
-            }
-            _ => {
-                let name = folder.folder_label();
-                open_folder(folder, name)
-            }
+    let only = if let [(name, _)] = &files[..] { Some(name.clone()) } else { None };
+    let folder = Folder::from_files(files)?;
+    match (only, folder.names()?.first()) {
+        (Some(_), Some(name)) => {
+            let name = name.clone();
+            open_file(folder, &name)
         }
+        _ => {
+            let name = folder.folder_label();
+            open_folder(folder, name)
+        }
+    }
 }
 
 /// Finds the model among the files of a folder.

@@ -126,11 +126,16 @@ pub async fn adapters() -> Vec<AdapterSummary> {
     list
 }
 
+/// What an adapter is called: browsers do not say which one it is.
+pub(super) fn name(info: &wgpu::AdapterInfo) -> String {
+    if info.name.is_empty() { "the browser's GPU".to_owned() } else { info.name.clone() }
+}
+
 pub(super) fn summary(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     let (info, limits, tier) = (adapter.get_info(), adapter.limits(), tier_of(adapter));
     AdapterSummary {
         index,
-        name: info.name.clone(),
+        name: name(&info),
         backend: format!("{:?}", info.backend),
         kind: format!("{:?}", info.device_type),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),

@@ -207,7 +207,7 @@ impl Gpu {
 
     /// "Vulkan llvmpipe (…)": for reports.
     pub fn name(&self) -> String {
-        format!("{:?} {}", self.0.info.backend, self.0.info.name)
+        format!("{:?} {}", self.0.info.backend, adapter::name(&self.0.info))
     }
 
     /// Device memory in use, and at most so far.

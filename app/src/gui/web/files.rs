@@ -89,9 +89,9 @@ pub async fn get(address: &str, first: u64, switch: &Switch) -> Result<Response,
     }
     let answer = JsFuture::from(scope().fetch_with_str_and_init(address, &init)).await;
     switch.check()?;
-    answer
-        .map(JsCast::unchecked_into)
-        .map_err(|error| format!("{address} cannot be reached ({}): check the connection and try again", describe(&error)).into())
+    answer.map(JsCast::unchecked_into).map_err(|error| {
+        format!("{address} cannot be reached ({}): check the connection and try again", describe(&error)).into()
+    })
 }
 
 /// The text of an answer.

@@ -50,7 +50,8 @@ pub async fn download(
     for file in &wanted {
         let stage = format!("downloading {}", file.path);
         let step = |done| report(Progress { stage: stage.clone(), done: before + done, total, unit: Unit::Bytes });
-        fetch(&format!("{hub}/{}/resolve/{}/{}", id.repo, id.revision(), file.path), file, &folder, switch, step).await?;
+        fetch(&format!("{hub}/{}/resolve/{}/{}", id.repo, id.revision(), file.path), file, &folder, switch, step)
+            .await?;
         before += file.size;
     }
     Ok(folder.finish(name, wanted.into_iter().map(|file| (local(&file.path), file.size)).collect()).await?)
@@ -77,8 +78,9 @@ async fn list(hub: &str, id: &HubId, switch: &Switch) -> Result<Vec<Wanted>, Sto
     let sound = |entry: &Entry| entry.kind == "file" && manifest::is_inside(&entry.path);
     let entries: Vec<Entry> = entries.into_iter().filter(sound).collect();
     let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
-    let (_, chosen) = choose(&paths, id.file.as_deref())
-        .map_err(|what| format!("{}: {what}; name another repository, or one of its files as org/name:file", id.repo))?;
+    let (_, chosen) = choose(&paths, id.file.as_deref()).map_err(|what| {
+        format!("{}: {what}; name another repository, or one of its files as org/name:file", id.repo)
+    })?;
     let chosen: Vec<String> =
         chosen.into_iter().filter(|path| id.file.is_some() || !path.contains('/')).map(str::to_owned).collect();
     let wanted = entries.into_iter().filter(|entry| chosen.contains(&entry.path));
@@ -112,7 +114,9 @@ async fn fetch(address: &str, file: &Wanted, folder: &Folder, switch: &Switch, s
             206 => {}
             // The whole file, whatever was asked for.
             200 => writer.clear()?,
-            status => return Err(format!("{}: the Hub answers with status {status}; try again later", file.path).into()),
+            status => {
+                return Err(format!("{}: the Hub answers with status {status}; try again later", file.path).into());
+            }
         }
         pieces(&answer, switch, |piece| {
             writer.put(piece)?;

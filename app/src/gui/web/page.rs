@@ -34,7 +34,8 @@ pub fn show() -> Result<(), JsValue> {
     };
     spawn_local(async move {
         let create = move |cc: &eframe::CreationContext<'_>| {
-            let client = WebClient::start(Options::default(), hub, input, cc.egui_ctx.clone()).map_err(|e| describe(&e))?;
+            let client =
+                WebClient::start(Options::default(), hub, input, cc.egui_ctx.clone()).map_err(|e| describe(&e))?;
             let settings =
                 cc.storage.and_then(|storage| eframe::get_value(storage, crate::gui::SETTINGS)).unwrap_or_default();
             let app = App::new(&cc.egui_ctx, Box::new(client), settings, Start::from_fragment(&fragment));

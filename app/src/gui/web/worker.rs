@@ -239,7 +239,8 @@ async fn obtain(worker: &Shared, job: JobId, name: &str, switch: &Switch) -> Res
     let report = |progress| post_event(job, EventKind::Progress(progress));
     hub::download(&hub, &id, name, &storage, switch, report).await?;
     tell_stored().await;
-    let sources = storage.find(name).await.ok_or_else(|| "what was downloaded is not in the browser's storage".to_owned())?;
+    let sources =
+        storage.find(name).await.ok_or_else(|| "what was downloaded is not in the browser's storage".to_owned())?;
     open(sources).map(Some)
 }
 

@@ -27,7 +27,7 @@ use super::compressed_tensors::{self, Masked};
 use super::dfloat11::{self, Container, DFloat11, Group, Member};
 use super::spqr::checkpoint as spqr;
 use super::{CodecError, CodecRef, Packed, Plane, import, parse};
-use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Meta, TensorInfo, quoted};
+use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Found, Meta, TensorInfo, quoted};
 
 /// Key of the metadata that lists packed tensors.
 pub const PACKED_KEY: &str = "tersor.packed";
@@ -207,7 +207,7 @@ impl Stored {
     ///
     /// # Errors
     /// Bytes that do not have the checksum that the file says; a file that cannot be read any more.
-    pub fn bytes(&self, name: &str) -> Result<Option<(&TensorInfo, Cow<'_, [u8]>)>, CodecError> {
+    pub fn bytes(&self, name: &str) -> Result<Option<Found<'_>>, CodecError> {
         let read = self.checkpoint.read(name).map_err(|error| wrong(&self.checkpoint, name, error.to_string()))?;
         let Some((info, bytes)) = read else { return Ok(None) };
         self.checksums.verify(name, &bytes).map_err(|message| wrong(&self.checkpoint, name, message))?;

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::bytes::FileBytes;
 use super::{Dtype, FormatError, GgufMetadata, ShapeError};
 
+/// A tensor's description and its bytes: mapped or held ones are lent, others read.
+pub type Found<'a> = (&'a TensorInfo, Cow<'a, [u8]>);
+
 /// Name, shape and type of a tensor, and where its bytes lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -153,7 +156,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`FormatError::Io`] if such a file cannot be read any more.
-    pub fn read(&self, name: &str) -> Result<Option<(&TensorInfo, Cow<'_, [u8]>)>, FormatError> {
+    pub fn read(&self, name: &str) -> Result<Option<Found<'_>>, FormatError> {
         let Some(info) = self.info(name) else { return Ok(None) };
         let Some(file) = self.inner.files.get(info.file as usize) else { return Ok(None) };
         Ok(Some((info, file.read(&self.inner.name, info.offset, info.len)?)))

@@ -24,7 +24,7 @@ mod safetensors;
 mod writer;
 
 pub use bytes::ByteSource;
-pub use checkpoint::{Checkpoint, Meta, TensorInfo};
+pub use checkpoint::{Checkpoint, Found, Meta, TensorInfo};
 pub use checksums::{CHECKSUMS_KEY, Checksums};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};

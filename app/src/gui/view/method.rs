@@ -43,7 +43,9 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
     if let Some(whole) = &whole {
         let codec = parameters(ui, (slot.0, "codec"), &whole.codec);
         if let Some(codec) = codec {
-            actions.push(Action::Change(slot, Composition { codec, ..whole.clone() }.spelling()));
+            let mut new = whole.clone();
+            new.codec = codec;
+            actions.push(Action::Change(slot, new.spelling()));
         }
         for place in Place::ALL {
             combined(ui, slot, whole, place, actions);

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tersor::fetch::{Located, Options as Fetch, locate};
-use tersor_engine::session::Source;
+use tersor_engine::session::{Calibration, Command, Compress, Options, Recipe, Source};
 use tersor_tests::browser::Browser;
 use tersor_tests::side_by_side::{SEED, TEMPERATURE, Written, natively};
+use tersor_tests::talk::{Talk, tiny};
 
 #[path = "../../xtask/src/serve.rs"]
 mod serve;
@@ -137,9 +138,7 @@ fn tiny_writes_as_natively_stops_and_survives_the_loss_of_its_device() {
     let adapters = reports(&mut browser, "tersor.adapters/1");
     assert_eq!(adapters[0]["chosen"], 0, "{adapters:?}");
     run(&mut browser);
-    let Located::Embedded(files) = locate("tiny", &Fetch::default()).unwrap() else { panic!() };
-    let source = Source::Files(files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect());
-    is_as_natively(&mut browser, source, TOKENS);
+    is_as_natively(&mut browser, tiny(), TOKENS);
     browser.keep_picture("browser_compare.png");
 
     // The page was free all the while: what a frame keeps its thread busy for.
@@ -216,6 +215,41 @@ fn smollm2_is_opened_from_a_file_streamed_and_kept() {
     browser.resize([390, 844]);
     browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
     browser.keep_picture("browser_models_phone.png");
+    assert_eq!(browser.complaints, Vec::<String>::new(), "the page complains");
+}
+
+/// Files that tersor wrote natively, one of each family.
+#[test]
+#[ignore = "needs the built page: cargo xtask test --only browser"]
+fn compressed_files_compute_as_natively() {
+    const TOKENS: u32 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let talk = Talk::start(Options::default());
+    let mut browser = browser();
+    let address = address(page());
+    for (at, recipe) in
+        ["sparse:50%+uniform:bits=4", "sparse:2:4+q8_0", "q4_0+svd:rank=16", "entropy:bf16", "spqr:bits=3"]
+            .into_iter()
+            .enumerate()
+    {
+        let output = folder.path().join(format!("tiny{at}.safetensors"));
+        let compress = Compress {
+            source: tiny(),
+            recipe: Recipe::Codec(recipe.to_owned()),
+            rotation: None,
+            calibration: Calibration { text: None, tokens: Some(256) },
+            output: output.clone(),
+        };
+        talk.report(Command::Compress(compress));
+        browser.open("about:blank");
+        browser.open(&format!("{address}/#{}", fragment(TOKENS)));
+        browser.wait_for("window.reports?.('tersor.adapters/1') === 1");
+        browser.choose_file("#files", &output);
+        browser.wait_for("reports('tersor.inspect/1') === 1");
+        run(&mut browser);
+        println!("{recipe}");
+        is_as_natively(&mut browser, Source::Path(output), TOKENS);
+    }
     assert_eq!(browser.complaints, Vec::<String>::new(), "the page complains");
 }
 

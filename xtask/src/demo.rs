@@ -8,7 +8,7 @@ use crate::shell::{self, cargo, command, output, root, succeeds};
 use crate::{packages, vulkan};
 
 const HELP: &str = "\
-usage: cargo xtask demo [--model NAME] [ARGS…]
+usage: cargo xtask demo [--methods] [--model NAME] [ARGS…]
 
 Compares dense bf16 with nine compressions of the model on a bundled public-domain text and a chat prompt, and writes
 target/demo/report.json and target/demo/report.html.
@@ -17,6 +17,8 @@ target/demo/report.json and target/demo/report.html.
                  (--rotate 1), which leaves what it computes unchanged but takes the weights off the 4-bit grid.
                  tiny: a small language model that is part of the program; needs no network.
                  Or anything `tersor compare` opens: a file, a folder, a Hugging Face id.
+  --methods      all methods, on a shorter text: the README's large table; takes about an hour on two cores without a GPU. Writes
+                 methods.json and methods.html instead.
   ARGS           further arguments of `tersor compare`, e.g. --adapter llvmpipe, --context 256, --windows 4
 ";
 
@@ -35,12 +37,45 @@ const RECIPES: &[&str] = &[
     "bf16@asa:max=0.5",
 ];
 
+/// What the README's table of methods shows: every family's codecs at their usual settings, and beside them what they improve on.
+const METHODS: &[&str] = &[
+    "q8_0",
+    "q6_k",
+    "q5_k",
+    "q4_k",
+    "q4_0",
+    "nf4",
+    "uniform:bits=4,group=32",
+    "uniform:bits=4,group=32,gptq",
+    "spqr:bits=4,group=32,outliers=0.8",
+    "spqr:bits=3",
+    "uniform:bits=3",
+    "uniform:bits=3+eora:rank=64",
+    "sparse:50%",
+    "sparse:50%,method=sparsegpt",
+    "sparse:2:4",
+    "sparse:2:4+eora:rank=64",
+    "sparse:2:4+q8_0+eora:rank=64",
+    "svd:ratio=80",
+    "lord:ratio=80",
+    "prune:ffn=20+bf16",
+    "modegpt:ratio=20+bf16",
+    "entropy:bf16",
+    "dfloat11",
+    "entropy:uniform:bits=4",
+];
+
+/// A shorter text for so many, and a prompt's worth of calibration: arguments that a user's own replace.
+const METHODS_TEXT: &[(&str, &str)] =
+    &[("--context", "128"), ("--windows", "2"), ("--calibrate-tokens", "1024"), ("--tokens", "16")];
+
 /// Windows of the text: enough to tell the recipes apart, few enough for ten minutes on two cores without a GPU.
-const WINDOWS: &str = "3";
+const DEMO_TEXT: &[(&str, &str)] = &[("--windows", "3")];
 
 /// Builds the program, sees to driver and pip, and runs the comparison.
 pub fn run(args: Vec<String>) -> Result<()> {
     let mut model = "smollm2-135m".to_owned();
+    let (mut recipes, mut text, mut report) = (RECIPES, DEMO_TEXT, "report");
     let mut further = Vec::new();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -50,6 +85,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
                 return Ok(());
             }
             "--model" => model = args.next().context("--model wants a name")?,
+            "--methods" => (recipes, text, report) = (METHODS, METHODS_TEXT, "methods"),
             _ => further.push(arg),
         }
     }
@@ -62,14 +98,16 @@ pub fn run(args: Vec<String>) -> Result<()> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
     let prompt =
         std::fs::read_to_string(root().join("assets/prompts/chat.txt")).context("reading the demo's prompt")?;
-    let (json, html) = (out.join("report.json"), out.join("report.html"));
+    let (json, html) = (out.join(report).with_extension("json"), out.join(report).with_extension("html"));
     let mut compare = command(&tersor);
-    compare.arg("compare").arg(&model).arg("--with").args(RECIPES);
+    compare.arg("compare").arg(&model).arg("--with").args(recipes);
     if model == "smollm2-135m" {
         compare.args(["--rotate", "1"]);
     }
-    if !further.iter().any(|arg| arg == "--windows" || arg.starts_with("--windows=")) {
-        compare.args(["--windows", WINDOWS]);
+    for (option, value) in text {
+        if !further.iter().any(|arg| arg.split('=').next() == Some(option)) {
+            compare.args([option, value]);
+        }
     }
     compare.args(["--prompt", prompt.trim()]).arg("--json").arg(&json).arg("--html").arg(&html).args(further);
     shell::run(&mut compare)?;

@@ -222,7 +222,7 @@ pub(crate) mod tests {
         for part in [
             "180–220",
             "50.0",
-            "34.0",
+            "170",
             "compute",
             "(5 samples)",
             "no timestamps",

@@ -274,12 +274,10 @@ fn recipes_are_put_together_in_the_form() {
     let (mut screen, _) = desk(with_tiny());
     let recipe = |screen: &mut Screen| screen.app().state.compare.columns[1].recipe.clone();
     screen.click("q4_k");
-    screen.click("add a correction");
     screen.click("eora");
     assert_eq!(recipe(&mut screen), "q4_k+eora:rank=32");
     let plan = screen.app().state.compare.columns[1].plan.clone().unwrap().unwrap();
     assert!(plan.bits_per_weight > 4.5, "a correction takes room: {}", plan.bits_per_weight);
-    screen.click("first, on the whole model");
     screen.click("prune");
     assert_eq!(recipe(&mut screen), "prune:ffn=25+q4_k+eora:rank=32");
     assert!(matches!(screen.app().state.compare.columns[1].plan, Some(Ok(_))));

@@ -1,7 +1,7 @@
 //! What runs: a case's buffers, with enough copies of what it reads to be larger than caches.
 
 use super::{BenchError, Work};
-use crate::codec::{self, Packed, Plane};
+use crate::codec::{self, CodecRef, Packed, Plane};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::OpsError;
 use crate::ops::attention::{self, Attention};
@@ -188,6 +188,9 @@ fn random_weights(recipe: &str, rows: u32, cols: u32) -> Result<Packed, BenchErr
     if let Some((base, _)) = recipe.split_once("+svd:") {
         return factored(random_weights(base, rows, cols)?, recipe);
     }
+    if !codec.encodes() {
+        return noise(codec, rows, cols);
+    }
     let block = BLOCK.into_iter().find(|block| rows.is_multiple_of(*block)).unwrap_or(rows);
     let encode = |rows: u32| {
         let weights: Vec<f32> = normals(2).take(rows as usize * cols as usize).collect();
@@ -198,6 +201,20 @@ fn random_weights(recipe: &str, rows: u32, cols: u32) -> Result<Packed, BenchErr
         Some(whole) => Ok(whole),
         None => Ok(encode(rows)?), // a codec whose rows are one stream
     }
+}
+
+/// A matrix of a format that is only read: random codes, and scales that are finite.
+fn noise(codec: CodecRef, rows: u32, cols: u32) -> Result<Packed, BenchError> {
+    let (rows, cols) = (rows as usize, cols as usize);
+    let planes = codec.layout(cols).into_iter().enumerate().map(|(i, layout)| {
+        // Two f16 below 2, or four exponents, a word.
+        let mask = if i == 0 { u32::MAX } else { 0x3fff_3fff };
+        let words = layout.words(rows).unwrap_or(0); // no such format has factors
+        let data = Noise(7 + i as u32).map(|word| word & mask).take(words).collect();
+        Plane { data, row_words: layout.row_words, rows_per_group: layout.rows_per_group }
+    });
+    let planes = planes.collect();
+    Ok(Packed::new(codec, rows, cols, planes)?)
 }
 
 /// The matrix with low-rank factors of random numbers, for nobody should wait for a decomposition here.

@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(find("q4_k").spelling(&[]), "q4_k");
         assert_eq!(find("uniform").spelling(&["3".into(), "64".into(), "on".into()]), "uniform:bits=3,zero");
         assert_eq!(find("nf4").spelling(&["64".into(), "off".into()]), "nf4:double=off");
-        assert_eq!(find("uniform").values("uniform:bits=3").unwrap(), ["3", "64", "off"]);
+        assert_eq!(find("uniform").values("uniform:bits=3").unwrap(), ["3", "64", "off", "off"]);
         assert_eq!(find("nf4").values("uniform:bits=3"), None);
         assert_eq!(find("q4_k").values("q4_k+eora:rank=64"), None);
         assert_eq!(

@@ -96,7 +96,7 @@ pub fn show(ui: &mut Ui, variant: &Variant, actions: &mut Vec<Action>) {
     });
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 6.0;
-        small(ui, "‖error‖² / ‖weights‖²:");
+        small(ui, "|error|² / |weights|²:");
         for (nmse, text) in [(1e-5, "10⁻⁵"), (1e-4, "10⁻⁴"), (1e-3, "10⁻³"), (1e-2, "10⁻²"), (1e-1, "0.1"), (1.0, "1")]
         {
             ui.label(RichText::new(format!(" {text} ")).small().background_color(colour(p, nmse)));

@@ -1,6 +1,6 @@
 //! Choosing a method: a list of all, with what each would make of the model, the parameters of the chosen one, and what can be put
-//! before, around and behind it. What is chosen
-//! is a recipe in a field that can also be typed into, so that everything that can be spelled can be had.
+//! before, around and behind it. What is chosen is a recipe in a field that can also be typed into, so that everything that can be
+//! spelled can be had.
 
 use eframe::egui::{self, RichText, Ui, vec2};
 use tersor_engine::codec::describe::{Composition, Family, Method, Part, Place, Values};
@@ -41,7 +41,7 @@ pub fn form(ui: &mut Ui, column: &Column, compare: &Compare, room: Option<u64>, 
     }
     let whole = Composition::read(&column.recipe);
     if let Some(whole) = &whole {
-        let codec = parameters(ui, (slot.0, "codec"), &whole.codec);
+        let codec = parameters(ui, &whole.codec);
         if let Some(codec) = codec {
             let mut new = whole.clone();
             new.codec = codec;
@@ -76,33 +76,41 @@ pub fn too_large(weights: &Weights, room: Option<u64>) -> Option<String> {
     Some(format!("{} do not fit into the {} of this device", bytes(weights.bytes), bytes(room)))
 }
 
+/// A choice in one line: what it is about, then every alternative. Popups cannot hang on this one, and what there is to choose
+/// from is worth seeing.
+fn choice(ui: &mut Ui, label: &str, hint: &str, alternatives: impl FnOnce(&mut Ui)) {
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = vec2(4.0, 2.0);
+        let label = ui.label(RichText::new(label).small().color(palette(ui).dim));
+        if !hint.is_empty() {
+            label.on_hover_text(hint);
+        }
+        alternatives(ui);
+    });
+}
+
 /// The parameters of a part; what it becomes when one of them is changed.
-fn parameters(ui: &mut Ui, id: (u32, &'static str), part: &Part) -> Option<Part> {
+fn parameters(ui: &mut Ui, part: &Part) -> Option<Part> {
     let mut new = part.clone();
     for (parameter, value) in part.method.parameters.iter().zip(&mut new.values) {
-        ui.horizontal(|ui| match parameter.values {
+        match parameter.values {
             Values::OneOf(choices) | Values::Bare(choices) => {
                 let mut sorted: Vec<&str> = choices.to_vec();
                 if choices.iter().all(|value| value.parse::<f64>().is_ok()) {
                     sorted.sort_by(|a, b| a.parse().unwrap_or(0.0f64).total_cmp(&b.parse().unwrap_or(0.0)));
                 }
-                egui::ComboBox::new((id, parameter.name), parameter.name)
-                    .selected_text(value.clone())
-                    .width(72.0)
-                    .show_ui(ui, |ui| {
-                        for choice in sorted {
-                            ui.selectable_value(value, choice.to_owned(), choice);
-                        }
-                    });
-                ui.add(egui::Label::new(RichText::new(parameter.what).small().color(palette(ui).dim)).truncate());
+                choice(ui, parameter.name, parameter.what, |ui| {
+                    for choice in sorted {
+                        ui.selectable_value(value, choice.to_owned(), choice);
+                    }
+                });
             }
             Values::Switch(_) => {
                 let mut on = value == "on";
-                ui.checkbox(&mut on, parameter.name);
+                ui.checkbox(&mut on, RichText::new(parameter.name).small()).on_hover_text(parameter.what);
                 *value = if on { "on" } else { "off" }.to_owned();
-                ui.add(egui::Label::new(RichText::new(parameter.what).small().color(palette(ui).dim)).truncate());
             }
-        });
+        }
     }
     (new != *part).then_some(new)
 }
@@ -110,42 +118,42 @@ fn parameters(ui: &mut Ui, id: (u32, &'static str), part: &Part) -> Option<Part>
 /// What stands beside the codec at a place: nothing, or a method with its parameters. What cannot be there is greyed, and says why.
 fn combined(ui: &mut Ui, slot: Slot, whole: &Composition, place: Place, actions: &mut Vec<Action>) {
     let now = whole.part(place);
-    let others = place.methods();
-    let possible = |method: &Method| whole.clone().with(place, Some(Part::new(*method)));
+    let candidates: Vec<(Method, Composition, Option<String>)> = place
+        .methods()
+        .into_iter()
+        .map(|method| {
+            let candidate = whole.clone().with(place, Some(Part::new(method)));
+            let refusal = candidate.refusal();
+            (method, candidate, refusal)
+        })
+        .collect();
     // Only a sparse codec has kept weights to store.
-    if place == Place::Values && now.is_none() && others.iter().all(|method| possible(method).refusal().is_some()) {
+    if place == Place::Values && now.is_none() && candidates.iter().all(|(.., refusal)| refusal.is_some()) {
         return;
     }
-    let mut new = whole.clone();
-    ui.horizontal(|ui| {
-        egui::ComboBox::new((slot.0, place.what()), place.what())
-            .selected_text(now.map_or("–", |part| part.method.name))
-            .width(96.0)
-            .show_ui(ui, |ui| {
-                if ui.selectable_label(now.is_none(), "–").clicked() {
-                    new = whole.clone().with(place, None);
-                }
-                for method in &others {
-                    let candidate = possible(method);
-                    let refusal = candidate.refusal();
-                    let selected = now.is_some_and(|part| part.method.name == method.name);
-                    let label = egui::Button::selectable(selected, method.name);
-                    let response = ui.add_enabled(refusal.is_none() || selected, label);
-                    let response =
-                        response.on_hover_text(method.what).on_disabled_hover_text(refusal.unwrap_or_default());
-                    if response.clicked() && !selected {
-                        new = candidate;
-                    }
-                }
-            });
-    });
-    if let Some(part) = now {
-        small(ui, part.method.what);
-        if let Some(part) = parameters(ui, (slot.0, place.what()), part) {
-            new = whole.clone().with(place, Some(part));
+    let mut new = None;
+    choice(ui, place.what(), now.map_or("", |part| part.method.what), |ui| {
+        if ui.selectable_label(now.is_none(), "–").clicked() && now.is_some() {
+            new = Some(whole.clone().with(place, None));
         }
+        for (method, candidate, refusal) in candidates {
+            let selected = now.is_some_and(|part| part.method.name == method.name);
+            // Codecs that no sparse one can hold would only fill the line.
+            if place == Place::Values && refusal.is_some() && !selected {
+                continue;
+            }
+            let label = egui::Button::selectable(selected, method.name);
+            let response = ui.add_enabled(refusal.is_none() || selected, label);
+            let response = response.on_hover_text(method.what).on_disabled_hover_text(refusal.unwrap_or_default());
+            if response.clicked() && !selected {
+                new = Some(candidate);
+            }
+        }
+    });
+    if let Some(part) = now.and_then(|part| parameters(ui, part)) {
+        new = Some(whole.clone().with(place, Some(part)));
     }
-    if new != *whole {
+    if let Some(new) = new {
         actions.push(Action::Change(slot, new.spelling()));
     }
 }

@@ -3,6 +3,7 @@
 //! Views read the [`State`] and answer with [`Action`]s. Tests drive it in the same way.
 
 mod compare;
+mod kernels;
 mod quality;
 mod tensors;
 
@@ -15,6 +16,7 @@ use tersor_engine::session::report::{Adapters, Inspection};
 use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
 
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
+pub use kernels::Kernels;
 pub use quality::{Measured, Quality, Trade};
 pub use tensors::Tensors;
 
@@ -34,11 +36,13 @@ pub enum Tab {
     Quality,
     /// A tensor's values.
     Tensors,
+    /// How fast the shaders are.
+    Kernels,
 }
 
 impl Tab {
     /// All pages, in the order of their keys.
-    pub const ALL: [Self; 4] = [Self::Models, Self::Compare, Self::Quality, Self::Tensors];
+    pub const ALL: [Self; 5] = [Self::Models, Self::Compare, Self::Quality, Self::Tensors, Self::Kernels];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -47,6 +51,7 @@ impl Tab {
             Self::Compare => "Compare",
             Self::Quality => "Quality",
             Self::Tensors => "Tensors",
+            Self::Kernels => "Kernels",
         }
     }
 
@@ -139,6 +144,8 @@ pub enum Action {
     Run,
     /// Measure the columns on a text.
     Measure,
+    /// Measure the kernels.
+    Bench,
     /// Show a tensor.
     Tensor(String),
     /// Show a tensor on its page.
@@ -169,6 +176,8 @@ pub enum Remedy {
     Run,
     /// Choose a file.
     Pick,
+    /// Measure the kernels.
+    Bench,
 }
 
 /// What a job is for.
@@ -183,6 +192,7 @@ pub(crate) enum Purpose {
     Score(Slot),
     Measure,
     Tensor(String),
+    Bench,
 }
 
 /// The model that everything is about.
@@ -229,6 +239,8 @@ pub struct State {
     pub quality: Quality,
     /// Tensors.
     pub tensors: Tensors,
+    /// Speeds.
+    pub kernels: Kernels,
     /// What went wrong last.
     pub notice: Option<Notice>,
     pub(crate) jobs: HashMap<JobId, Purpose>,
@@ -258,6 +270,7 @@ impl State {
             compare: Compare::new(&settings.recipes),
             quality: Quality::default(),
             tensors: Tensors::default(),
+            kernels: Kernels::default(),
             notice: None,
             jobs: HashMap::new(),
             then: None,
@@ -275,9 +288,12 @@ impl State {
             state.then = Some(match page {
                 Tab::Quality if start.run => Action::Measure,
                 Tab::Compare if start.run => Action::Run,
+                Tab::Kernels if start.run => Action::Bench,
                 page => Action::Show(page),
             });
             state.apply(action, client);
+        } else if start.run && state.tab == Tab::Kernels {
+            state.bench(client);
         }
         state
     }
@@ -338,6 +354,7 @@ impl State {
             }
             Action::Run => self.run(client),
             Action::Measure => self.measure(client),
+            Action::Bench => self.bench(client),
             Action::Tensor(name) => self.show_tensor(name, client),
             Action::Examine(name) => {
                 self.tab = Tab::Tensors;
@@ -443,6 +460,7 @@ impl State {
             Purpose::Score(slot) => self.on_score(slot, kind),
             Purpose::Measure => self.on_measure(kind),
             Purpose::Tensor(name) => self.on_tensor(&name, kind),
+            Purpose::Bench => self.on_bench(kind),
         }
     }
 
@@ -476,6 +494,7 @@ impl State {
             match action {
                 Action::Run => self.tab = Tab::Compare,
                 Action::Measure => self.tab = Tab::Quality,
+                Action::Bench => self.tab = Tab::Kernels,
                 _ => {}
             }
             self.apply(action, client);
@@ -486,7 +505,11 @@ impl State {
         if failure.device_lost {
             self.compare.lost();
             let text = format!("The GPU stopped working: {}. Everything else is still here.", failure.message);
-            self.notice = Some(Notice { text, remedy: Some(("Load again and run", Remedy::Run)) });
+            let again = match purpose {
+                Purpose::Bench => ("Measure again", Remedy::Bench),
+                _ => ("Load again and run", Remedy::Run),
+            };
+            self.notice = Some(Notice { text, remedy: Some(again) });
             return;
         }
         let remedy = match purpose {

@@ -1,9 +1,10 @@
 //! What is given up against what is gained, a point for each measurement. A click on a point chooses it.
 
 use eframe::egui::{self, RichText, Ui};
-use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, Text};
+use egui_plot::{HoverPosition, Line, PlotPoints, Points, Text};
 use tersor_engine::session::report::Variant;
 
+use super::axis;
 use super::parts::{self, dim};
 use crate::gui::state::{Action, Measured, Trade};
 use crate::gui::theme::palette;
@@ -75,12 +76,7 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
     let margin = if trade.logarithmic() { 0.5 } else { 0.1 * (high - low) + 0.01 };
     let value = move |y: f64| if trade.logarithmic() { number(10f64.powf(y)) } else { format!("{y:.3}") };
     let [x_axis, y_axis] = trade.axes();
-    let mut plot = Plot::new(("trade", y_axis, x_axis))
-        .height(280.0)
-        .allow_scroll(false)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .show_background(false)
+    let mut plot = axis::still(ui, ("trade", y_axis, x_axis), 280.0)
         .include_x(0.0)
         .include_x(1.3 * right)
         .include_y(low - margin)
@@ -95,15 +91,7 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
             HoverPosition::Elsewhere { .. } => None,
         });
     if trade.logarithmic() {
-        plot = plot
-            .y_axis_formatter(move |mark, _| {
-                if (mark.value - mark.value.round()).abs() < 1e-9 { value(mark.value) } else { String::new() }
-            })
-            .y_grid_spacer(|input| {
-                let (low, high) = input.bounds;
-                let marks = (-9..3).map(f64::from).filter(|value| (low..=high).contains(value));
-                marks.map(|value| GridMark { value, step_size: 1.0 }).collect()
-            });
+        plot = plot.y_axis_formatter(axis::label).y_grid_spacer(axis::marks);
     }
     let response = plot.show(ui, |plot| {
         let front = front(points.iter().map(|(_, _, xy)| *xy).collect(), trade.rising());

@@ -21,7 +21,7 @@ use eframe::egui;
 
 use client::Client;
 use start::Start;
-use state::{Action, Settings, State, Tab};
+use state::{Action, Form, Settings, State, Tab};
 
 /// Where settings are kept.
 pub const SETTINGS: &str = "settings";
@@ -99,6 +99,9 @@ fn keys(ui: &egui::Ui, tab: Tab) -> Vec<Action> {
             Tab::Kernels => Action::Bench,
             _ => Action::Run,
         });
+    }
+    if pressed(Modifiers::COMMAND, Key::S) {
+        actions.push(Action::Export(Form::Html));
     }
     if pressed(Modifiers::COMMAND, Key::O) {
         actions.push(Action::Pick);

@@ -80,6 +80,8 @@ pub struct Record {
     pub cancelled: Vec<JobId>,
     /// Models that were fetched.
     pub fetched: Vec<String>,
+    /// Names and bytes of files that were saved.
+    pub saved: Vec<(String, Vec<u8>)>,
     /// How often a file was asked for.
     pub picked: usize,
     /// What happens next.
@@ -201,6 +203,10 @@ impl Client for Scripted {
 
     fn pick(&mut self) {
         self.record.borrow_mut().picked += 1;
+    }
+
+    fn save(&mut self, name: &str, bytes: Vec<u8>) {
+        self.record.borrow_mut().saved.push((name.to_owned(), bytes));
     }
 
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {

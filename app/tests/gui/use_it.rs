@@ -11,7 +11,8 @@ use tersor::gui::client::Happening;
 use tersor::gui::start::Start;
 use tersor::gui::state::{Action, Phase, Remedy, Settings, Tab, Trade};
 use tersor_engine::progress::{Progress, Unit};
-use tersor_engine::session::{Command, Event, EventKind, Failure, JobId};
+use tersor_engine::session::report::Benchmark;
+use tersor_engine::session::{Command, Event, EventKind, Failure, JobId, Report};
 
 use super::scripted::{ORIGINAL, PART, Record, Scripted};
 
@@ -361,4 +362,69 @@ fn a_device_lost_while_measuring_is_measured_again_in_one_click() {
     record.borrow_mut().silent = false;
     screen.click("Measure again");
     assert!(screen.app().state.kernels.found.is_some() && screen.app().state.notice.is_none());
+}
+
+#[test]
+fn what_was_measured_is_saved_as_the_command_line_writes_it() {
+    let settings = Settings { recipes: vec!["q8_0".into(), "sparse:50%".into()], rotate: true, ..Settings::default() };
+    let start = Start { tab: Some(Tab::Quality), run: true, ..with_tiny() };
+    let (mut screen, record) = screen([1280.0, 800.0], settings, start);
+    for form in ["HTML", "JSON", "SVG"] {
+        screen.click(form);
+    }
+    let saved = record.borrow().saved.clone();
+    let names: Vec<&str> = saved.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["tiny-compressed.html", "tiny-compressed.json", "tiny-compressed.svg"]);
+    let [html, json, svg] = [0, 1, 2].map(|i| String::from_utf8(saved[i].1.clone()).unwrap());
+    // The page's own data is the report.
+    let data = html.split("id=\"report\">").nth(1).unwrap().split("</script>").next().unwrap();
+    assert_eq!(data.parse::<serde_json::Value>().unwrap(), json.parse::<serde_json::Value>().unwrap());
+    let Ok(Report::Compare(found)) = serde_json::from_str(&json) else { panic!("{json}") };
+    let recipes: Vec<&str> = found.variants.iter().map(|variant| variant.recipe.as_str()).collect();
+    assert_eq!(recipes, ["bf16", "sparse:50%", "q8_0"], "in the order of the table");
+    assert!((found.seconds - 1.0).abs() < 1e-9, "{}", found.seconds);
+    let command = "tersor compare tiny --with &#39;sparse:50%&#39; q8_0 --context 256 --windows 2";
+    assert!(html.contains(command), "{html}");
+    // The plot that is shown.
+    assert!(svg.contains("Size and divergence") && svg.matches("<circle").count() == 2, "{svg}");
+    screen.click("Speed and divergence");
+    screen.click("SVG");
+    let last = record.borrow().saved.last().unwrap().clone();
+    assert!(String::from_utf8(last.1).unwrap().contains("tokens/s"));
+}
+
+#[test]
+fn kernels_are_saved_and_what_cannot_be_saved_is_said() {
+    let (mut screen, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    screen.press(Modifiers::COMMAND, Key::S);
+    assert!(record.borrow().saved.is_empty());
+    assert!(screen.app().state.notice.clone().unwrap().text.contains("measure first"));
+    screen.app().state.kernels.filter = "matvec q4_k, matmul".to_owned();
+    screen.act(Action::Bench);
+    screen.press(Modifiers::COMMAND, Key::S);
+    screen.click("JSON");
+    screen.click("SVG");
+    let saved = record.borrow().saved.clone();
+    let [html, json, svg] = [0, 1, 2].map(|i| String::from_utf8(saved[i].1.clone()).unwrap());
+    assert_eq!(saved[0].0, "kernels-example-gpu-4000-vulkan.html");
+    assert!(html.contains("tersor bench --quick --filter &#39;matvec q4_k&#39; --filter matmul"), "{html}");
+    let Ok(Report::Bench(found)) = serde_json::from_str(&json) else { panic!("{json}") };
+    // Digits of JSON are read to within a rounding.
+    let names = |found: &Benchmark| found.findings.measurements.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    let shown = screen.app().state.kernels.found.clone().unwrap();
+    assert_eq!((names(&found), &found.plan, &found.device), (names(&shown), &shown.plan, &shown.device));
+    assert_eq!(svg.matches("<circle").count(), found.findings.measurements.len());
+    let why = "there is no room".to_owned();
+    record.borrow_mut().queue.push_back(Happening::NotSaved(why.clone()));
+    screen.harness.run();
+    assert_eq!(screen.app().state.notice.clone().unwrap().text, why);
+}
+
+#[test]
+fn software_adapters_are_said_to_say_nothing_about_gpus() {
+    let (mut screen, _) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    assert!(screen.harness.query_by_label_contains("say nothing about GPUs").is_none());
+    screen.app().state.adapters.as_mut().unwrap().adapters[0].kind = "Cpu".to_owned();
+    screen.harness.run();
+    screen.harness.get_by_label_contains("say nothing about GPUs");
 }

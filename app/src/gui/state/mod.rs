@@ -3,6 +3,7 @@
 //! Views read the [`State`] and answer with [`Action`]s. Tests drive it in the same way.
 
 mod compare;
+mod export;
 mod kernels;
 mod quality;
 mod tensors;
@@ -16,6 +17,7 @@ use tersor_engine::session::report::{Adapters, Inspection};
 use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
 
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
+pub use export::Form;
 pub use kernels::Kernels;
 pub use quality::{Measured, Quality, Trade};
 pub use tensors::Tensors;
@@ -154,6 +156,8 @@ pub enum Action {
     Trade(Trade),
     /// Show the errors of this compression.
     Choose(String),
+    /// Save what the page shows.
+    Export(Form),
     /// Stop what is being done.
     Stop,
     /// The message is read.
@@ -190,7 +194,7 @@ pub(crate) enum Purpose {
     Load(Slot, compare::Held),
     Generate(Slot),
     Score(Slot),
-    Measure,
+    Measure(Origin),
     Tensor(String),
     Bench,
 }
@@ -362,6 +366,7 @@ impl State {
             }
             Action::Trade(trade) => self.quality.trade = trade,
             Action::Choose(recipe) => self.quality.choose(recipe),
+            Action::Export(form) => self.export(form, client),
             Action::Stop => self.stop(client),
             Action::Dismiss => self.notice = None,
         }
@@ -420,6 +425,7 @@ impl State {
                 self.inspect(origin, client);
             }
             Happening::Stored(models) => self.stored = models,
+            Happening::NotSaved(text) => self.notice = Some(Notice { text, remedy: None }),
             Happening::Refused(text) => {
                 self.notice = Some(Notice { text, remedy: Some(("Choose a file", Remedy::Pick)) })
             }
@@ -458,7 +464,7 @@ impl State {
             Purpose::Load(slot, held) => self.on_load(slot, held, kind, client),
             Purpose::Generate(slot) => self.on_generate(slot, kind, client),
             Purpose::Score(slot) => self.on_score(slot, kind),
-            Purpose::Measure => self.on_measure(kind),
+            Purpose::Measure(origin) => self.on_measure(&origin, kind),
             Purpose::Tensor(name) => self.on_tensor(&name, kind),
             Purpose::Bench => self.on_bench(kind),
         }

@@ -58,11 +58,14 @@ fn controls(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             filter(ui, state, f32::INFINITY);
             ui.horizontal(|ui| choice(ui, state));
             ui.horizontal(|ui| button(ui, state, actions));
+            export(ui, state, actions);
         } else {
             ui.horizontal(|ui| {
                 filter(ui, state, 220.0);
                 choice(ui, state);
                 button(ui, state, actions);
+                ui.add_space(16.0);
+                export(ui, state, actions);
             });
         }
         if let Some(progress) = &state.kernels.progress {
@@ -107,6 +110,12 @@ fn button(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         }
     } else if primary(ui, "Measure", state.kernels.count() > 0).on_hover_text("Ctrl+Enter").clicked() {
         actions.push(Action::Bench);
+    }
+}
+
+fn export(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
+    if state.kernels.found.is_some() {
+        parts::export(ui, actions);
     }
 }
 

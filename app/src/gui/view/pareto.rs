@@ -2,54 +2,12 @@
 
 use eframe::egui::{self, RichText, Ui};
 use egui_plot::{HoverPosition, Line, PlotPoints, Points, Text};
-use tersor_engine::session::report::Variant;
 
 use super::axis;
 use super::parts::{self, dim};
 use crate::gui::state::{Action, Measured, Trade};
 use crate::gui::theme::palette;
 use crate::report::plot::number;
-use crate::units::megabytes;
-
-impl Trade {
-    fn title(self) -> &'static str {
-        match self {
-            Self::SizeDivergence => "Size and divergence",
-            Self::SizePerplexity => "Size and perplexity",
-            Self::SpeedDivergence => "Speed and divergence",
-        }
-    }
-
-    fn axes(self) -> [&'static str; 2] {
-        match self {
-            Self::SizeDivergence => ["MB of weights", "mean KLD"],
-            Self::SizePerplexity => ["MB of weights", "PPL / original's PPL"],
-            Self::SpeedDivergence => ["tokens/s", "mean KLD"],
-        }
-    }
-
-    /// Whether more is better from left to right.
-    fn rising(self) -> bool {
-        self == Self::SpeedDivergence
-    }
-
-    /// Whether the second value is drawn by its logarithm.
-    fn logarithmic(self) -> bool {
-        self != Self::SizePerplexity
-    }
-
-    /// Where a measurement stands, if both were measured.
-    fn values(self, variant: &Variant) -> Option<[f64; 2]> {
-        let divergence = variant.quality.as_ref()?.divergence.as_ref()?;
-        let size = megabytes(variant.weights.bytes);
-        let kl = Some(divergence.kl_divergence.mean).filter(|kl| *kl > 0.0);
-        match self {
-            Self::SizeDivergence => Some([size, kl?.log10()]),
-            Self::SizePerplexity => Some([size, divergence.ln_perplexity_ratio.value.exp()]),
-            Self::SpeedDivergence => Some([variant.speed?.decode_tokens_per_second, kl?.log10()]),
-        }
-    }
-}
 
 /// The plot, and above it what it is of.
 pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>, actions: &mut Vec<Action>) {
@@ -63,7 +21,10 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
     let points: Vec<(usize, &str, [f64; 2])> = rows
         .iter()
         .enumerate()
-        .filter_map(|(i, row)| Some((i, row.variant.recipe.as_str(), trade.values(&row.variant)?)))
+        .filter_map(|(i, row)| {
+            let [x, y] = trade.values(&row.variant)?;
+            Some((i, row.variant.recipe.as_str(), [x, if trade.logarithmic() { y.log10() } else { y }]))
+        })
         .collect();
     if points.is_empty() {
         dim(ui, "Nothing that diverges yet: add a compression on the Compare page.");
@@ -98,9 +59,9 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
         plot.line(Line::new("best", PlotPoints::from(front)).color(p.line).width(1.5));
         for (i, name, xy) in &points {
             let colour = parts::series(p, *i);
-            let radius = if chosen == Some(*name) { 8.0 } else { 5.0 };
+            let (radius, gap) = if chosen == Some(*name) { (8.0, 0.04) } else { (5.0, 0.025) };
             plot.points(Points::new(*name, PlotPoints::from(vec![*xy])).radius(radius).color(colour));
-            let at = egui_plot::PlotPoint::new(xy[0] + 0.025 * right, xy[1]);
+            let at = egui_plot::PlotPoint::new(xy[0] + gap * right, xy[1]);
             let text = RichText::new(*name).size(13.0);
             plot.text(Text::new(*name, at, text).color(p.ink).anchor(egui::Align2::LEFT_CENTER));
         }

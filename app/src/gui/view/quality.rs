@@ -70,9 +70,16 @@ fn controls(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             } else if primary(ui, "Measure", true).on_hover_text("Ctrl+Enter").clicked() {
                 actions.push(Action::Measure);
             }
+            if !state.quality.measured.is_empty() && !is_narrow(ui) {
+                ui.add_space(16.0);
+                parts::export(ui, actions);
+            }
         });
         if let Some(found) = &state.quality.progress {
             parts::progress(ui, found);
+        }
+        if !state.quality.measured.is_empty() && is_narrow(ui) {
+            parts::export(ui, actions);
         }
     });
 }
@@ -112,7 +119,7 @@ fn measured(ui: &mut Ui, rows: &[&Measured]) {
     table::show(ui, "table", columns, &rows.iter().enumerate().map(row).collect::<Vec<_>>());
     if let Some(row) = rows.first() {
         let text = &row.text;
-        let rotated = if row.rotated { ", rotated" } else { "" };
-        small(ui, format!("{}{rotated} on {}: {} predictions", row.model, text.name, text.positions));
+        let rotated = if row.model.rotation.is_some() { ", rotated" } else { "" };
+        small(ui, format!("{}{rotated} on {}: {} predictions", row.model.name, text.name, text.positions));
     }
 }

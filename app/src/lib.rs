@@ -8,6 +8,8 @@ pub mod cli;
 pub mod digest;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod fetch;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod files;
 #[cfg(feature = "gui")]
 pub mod gui;
 pub mod hub_id;

@@ -191,13 +191,11 @@ fn recipe(text: &str) -> anyhow::Result<Recipe> {
 
 /// The command line as it was typed, for reports.
 fn typed() -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@".contains(c);
     let words = std::env::args().enumerate().map(|(i, word)| match word.rsplit(['/', '\\']).next() {
         Some(program) if i == 0 => program.to_owned(),
-        _ if !word.is_empty() && word.chars().all(plain) => word,
-        _ => format!("'{}'", word.replace('\'', "'\\''")),
+        _ => word,
     });
-    words.collect::<Vec<_>>().join(" ")
+    crate::report::shell(words)
 }
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -244,12 +242,9 @@ impl Context {
     }
 }
 
-/// Writes a file beside its name and renames it, so that nobody sees half of it.
+/// Writes a file that nobody sees half of.
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes)
-        .and_then(|()| std::fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    crate::files::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Keeps Mesa's device-selection layer from complaining on standard error where there is no desktop to ask about.

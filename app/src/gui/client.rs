@@ -45,6 +45,8 @@ pub enum Happening {
     Stored(Vec<Kept>),
     /// A person chose something that cannot be used.
     Refused(String),
+    /// A file could not be written: why.
+    NotSaved(String),
 }
 
 /// The engine's session, and what belongs to the place it runs in.
@@ -70,6 +72,9 @@ pub trait Client {
 
     /// Lets a person choose a file; a [`Happening::Opened`] follows, if they do.
     fn pick(&mut self);
+
+    /// Lets a person choose where to keep a file of this name; a browser puts it with the downloads.
+    fn save(&mut self, name: &str, bytes: Vec<u8>);
 
     /// Takes files that were dropped on the window; a [`Happening::Opened`] follows.
     fn take(&mut self, files: Vec<DroppedFileHandle>);

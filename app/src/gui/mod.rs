@@ -21,7 +21,7 @@ use eframe::egui;
 
 use client::Client;
 use start::Start;
-use state::{Action, Settings, State, Tab};
+use state::{Action, Form, Settings, State, Tab};
 
 /// Where settings are kept.
 pub const SETTINGS: &str = "settings";
@@ -68,7 +68,7 @@ impl App {
         if !dropped.is_empty() {
             self.client.take(dropped);
         }
-        let mut actions = keys(ui);
+        let mut actions = keys(ui, self.state.tab);
         view::show(ui, &mut self.state, &mut actions);
         for action in actions {
             self.act(action);
@@ -82,18 +82,26 @@ impl App {
     }
 }
 
-/// The keys: every action that is not a widget's has one.
-fn keys(ui: &egui::Ui) -> Vec<Action> {
+/// The keys: every action that is not a widget's has one. `tab`: the page that is shown.
+fn keys(ui: &egui::Ui, tab: Tab) -> Vec<Action> {
     use egui::{Key, KeyboardShortcut, Modifiers};
     let mut actions = Vec::new();
     let pressed = |modifiers, key| ui.input_mut(|input| input.consume_shortcut(&KeyboardShortcut::new(modifiers, key)));
-    for (tab, key) in Tab::ALL.into_iter().zip([Key::Num1, Key::Num2, Key::Num3, Key::Num4]) {
+    let numbers = [Key::Num1, Key::Num2, Key::Num3, Key::Num4, Key::Num5];
+    for (tab, key) in Tab::ALL.into_iter().zip(numbers) {
         if pressed(Modifiers::ALT, key) {
             actions.push(Action::Show(tab));
         }
     }
     if pressed(Modifiers::COMMAND, Key::Enter) {
-        actions.push(Action::Run);
+        actions.push(match tab {
+            Tab::Quality => Action::Measure,
+            Tab::Kernels => Action::Bench,
+            _ => Action::Run,
+        });
+    }
+    if pressed(Modifiers::COMMAND, Key::S) {
+        actions.push(Action::Export(Form::Html));
     }
     if pressed(Modifiers::COMMAND, Key::O) {
         actions.push(Action::Pick);

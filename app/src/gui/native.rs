@@ -166,6 +166,24 @@ impl Client for NativeClient {
         }
     }
 
+    fn save(&mut self, name: &str, bytes: Vec<u8>) {
+        let (outbox, waker, name) = (self.outbox.clone(), self.waker.clone(), name.to_owned());
+        let work = move || {
+            let ending = name.rsplit('.').next().unwrap_or_default().to_owned();
+            let dialog = rfd::FileDialog::new().set_title("Save").set_file_name(&name).add_filter(&ending, &[&ending]);
+            let Some(path) = dialog.save_file() else { return };
+            if let Err(error) = crate::files::write(&path, &bytes) {
+                let why = format!("{} could not be written: {error}. Choose another place.", path.display());
+                let _ = outbox.send(Message::Happening(Happening::NotSaved(why)));
+                waker.request_repaint();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("tersor-dialog".to_owned()).spawn(work) {
+            let why = format!("The dialog cannot be opened ({error}).");
+            self.deliver(Message::Happening(Happening::NotSaved(why)));
+        }
+    }
+
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {
         let models = |path: &PathBuf| {
             path.is_dir() || path.extension().is_some_and(|e| e == "gguf" || e == "safetensors" || e == "json")

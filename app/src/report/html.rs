@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tersor_engine::session::report::{Comparison, Report, Variant};
 
-use super::plot::{self, Point, Scale};
+use super::plot::{self, Better, Point, Scale};
 use super::text::{self, printable, visible};
 use super::{SHOWN, calibration, is_encoder, setting, table};
 use crate::table::{Align, Table};
@@ -148,12 +148,14 @@ fn plots(comparison: &Comparison) -> String {
             "Size and divergence",
             ("weights, MB", Scale::FromZero),
             ("mean KL divergence, nats", Scale::Log),
+            Better::Left,
             &divergence,
         ),
         plot::scatter(
             "Size and drift of the vectors",
             ("weights, MB", Scale::FromZero),
             ("1 − mean cosine", Scale::Log),
+            Better::Left,
             &angle,
         ),
         plot::lines("Drift of the residual stream", "layer", ("NMSE after the layer", Scale::Log), &drift),
@@ -210,7 +212,7 @@ fn tensors(comparison: &Comparison) -> String {
 }
 
 /// Light and dark, the eight colours of the plots readable on both.
-const STYLE: &str = include_str!("report.css");
+const STYLE: &str = concat!(include_str!("plot.css"), include_str!("report.css"));
 
 #[cfg(test)]
 mod tests {

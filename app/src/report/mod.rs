@@ -136,6 +136,16 @@ pub fn calibration(comparison: &Comparison) -> Option<&CalibrationInfo> {
     comparison.variants.iter().find_map(|variant| variant.weights.calibration.as_ref())
 }
 
+/// Words as a shell reads them.
+pub fn shell(words: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@".contains(c);
+    let word = |word: &str| match word {
+        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
+        word => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    words.into_iter().map(|part| word(part.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
 /// What the numbers were measured with: names and what they are.
 pub fn setting(
     model: &Model,
@@ -334,6 +344,11 @@ pub(crate) mod tests {
         for part in ["PPL", "KLD", "decode", "first"] {
             assert!(!shown.contains(part), "{part}:\n{shown}");
         }
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        assert_eq!(shell(["a", "q4_k", "sparse:50%", "it's", ""]), r"a q4_k 'sparse:50%' 'it'\''s' ''");
     }
 
     #[test]

@@ -19,10 +19,21 @@ const BOTTOM: f64 = 48.0;
 pub enum Scale {
     /// From zero.
     FromZero,
+    /// From the smallest to the largest.
+    Between,
     /// Whole numbers, from the smallest to the largest.
     Whole,
     /// Powers of ten; values that are not positive are left out.
     Log,
+}
+
+/// In which way points of a plot are better than others, if they are lower too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// The less the better.
+    Left,
+    /// The more the better.
+    Right,
 }
 
 /// A labelled point.
@@ -72,7 +83,7 @@ impl Axis {
         let step = match scale {
             Scale::Log => ((high - low) / 6.0).ceil().max(1.0),
             Scale::Whole => nice((high - low) / 5.0).max(1.0),
-            Scale::FromZero => nice((high - low) / 5.0),
+            Scale::FromZero | Scale::Between => nice((high - low) / 5.0),
         };
         let (from, to) = ((low / step).floor() * step, (high / step).ceil() * step);
         let count = ((to - from) / step).round() as usize;
@@ -190,12 +201,13 @@ pub(super) fn x_ticks(svg: &mut String, axis: &Axis, width: f64) {
     }
 }
 
-/// Labelled points with error bars, and a line through those that none is better than, left of and below it; `None` when no
-/// point can be shown.
+/// Labelled points with error bars, and a line through those that none is better than, beside and below it; `None` when no point can
+/// be shown.
 pub fn scatter(
     title: &str,
     (x_label, x_scale): (&str, Scale),
     (y_label, y_scale): (&str, Scale),
+    better: Better,
     points: &[Point],
 ) -> Option<String> {
     let shown = |p: &&Point| p.y.is_finite() && (y_scale != Scale::Log || p.y > 0.0);
@@ -209,7 +221,7 @@ pub fn scatter(
         .enumerate()
         .filter_map(|(i, p)| Some((i, x_of(x_axis.place(p.x)?, WIDTH), y_of(y_axis.place(p.y)?))))
         .collect();
-    let front: Vec<String> = front(&placed).iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let front: Vec<String> = front(&placed, better).iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let _ = write!(svg, "<polyline class=\"front\" points=\"{}\"/>", front.join(" "));
     // Labels go where they cover neither a point nor another label: right of the point, else left, above or below.
     let mut taken: Vec<[f64; 4]> = placed.iter().map(|&(_, x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
@@ -268,10 +280,16 @@ pub fn scatter(
     Some(svg)
 }
 
-/// The Pareto front: points from left to right, each below all before it. (y grows downwards on the page.)
-fn front(placed: &[(usize, f64, f64)]) -> Vec<(f64, f64)> {
+/// The Pareto front: points from the better side on, each below all before it. (y grows downwards on the page.)
+fn front(placed: &[(usize, f64, f64)], better: Better) -> Vec<(f64, f64)> {
     let mut sorted: Vec<(f64, f64)> = placed.iter().map(|&(_, x, y)| (x, y)).collect();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    sorted.sort_by(|a, b| {
+        let (a, b, lower) = match better {
+            Better::Left => (a.0, b.0, b.1.total_cmp(&a.1)),
+            Better::Right => (b.0, a.0, b.1.total_cmp(&a.1)),
+        };
+        a.total_cmp(&b).then(lower)
+    });
     let mut lowest = f64::NEG_INFINITY;
     sorted.retain(|&(_, y)| {
         let better = y > lowest;
@@ -288,6 +306,27 @@ fn short(label: &str) -> String {
 
 /// Colours of the style sheet.
 pub const COLOURS: usize = 8;
+
+/// What plots look like in a page: variables for the colours, and rules.
+const STYLE: &str = include_str!("plot.css");
+
+/// A plot as a file of its own, which needs no page: in light colours, written out, since few programs but browsers know variables.
+pub fn standalone(plot: &str) -> String {
+    let (variables, rules) = STYLE.split_once("\n@media").unwrap_or((STYLE, ""));
+    let mut rules = rules.split_once("\nsvg").map_or(String::new(), |(_, rules)| format!("svg{rules}"));
+    let declared = variables.split(['{', ';', '}']).filter_map(|line| line.split_once(':'));
+    let mut paper = "";
+    for (name, value) in declared.map(|(name, value)| (name.trim(), value.trim())) {
+        rules = rules.replace(&format!("var({name})"), value);
+        if name == "--paper" {
+            paper = value;
+        }
+    }
+    let open = "<svg xmlns=\"http://www.w3.org/2000/svg\" ";
+    let ground = format!("<style>{rules}</style><rect width=\"100%\" height=\"100%\" style=\"fill:{paper}\"/>");
+    let plot = plot.replacen("<svg ", open, 1).replacen('>', &format!(">{ground}"), 1);
+    format!("{plot}\n")
+}
 
 /// Horizontal bars, one for each label, with their values written beside; `None` without values.
 pub fn bars(title: &str, unit: &str, values: &[(String, f64)]) -> Option<String> {
@@ -408,25 +447,43 @@ mod tests {
     #[test]
     fn points_stay_inside_and_labels_apart_and_escaped() {
         let points = [point("a<b", 10.0, 0.1), point("q5_1", 10.5, 0.11), point("nowhere", 5.0, 0.0)];
-        let svg = scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), &points).unwrap();
+        let svg = scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), Better::Left, &points).unwrap();
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"));
         assert!(!svg.contains("nowhere"), "zero has no place on a logarithmic axis");
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
         let long = [point(&"x".repeat(1000), 10.0, 0.1)];
-        assert!(scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), &long).unwrap().contains("xxx…</text>"));
+        assert!(
+            scatter("t", ("MB", Scale::FromZero), ("KLD", Scale::Log), Better::Left, &long)
+                .unwrap()
+                .contains("xxx…</text>")
+        );
     }
 
     #[test]
     fn the_front_leaves_out_what_another_point_beats() {
         let placed = [(0, 3.0, 9.0), (1, 1.0, 2.0), (2, 2.0, 1.0), (3, 2.0, 5.0), (4, 4.0, 9.0)];
-        assert_eq!(front(&placed), [(1.0, 2.0), (2.0, 5.0), (3.0, 9.0)]);
+        assert_eq!(front(&placed, Better::Left), [(1.0, 2.0), (2.0, 5.0), (3.0, 9.0)]);
+        assert_eq!(front(&placed, Better::Right), [(4.0, 9.0)]);
+        let rising = [(0, 3.0, 1.0), (1, 2.0, 4.0), (2, 1.0, 3.0), (3, 0.5, 8.0)];
+        assert_eq!(front(&rising, Better::Right), [(3.0, 1.0), (2.0, 4.0), (0.5, 8.0)]);
     }
 
     #[test]
     fn nothing_to_show_is_no_plot() {
-        assert!(scatter("t", ("x", Scale::Whole), ("y", Scale::Log), &[]).is_none());
+        assert!(scatter("t", ("x", Scale::Whole), ("y", Scale::Log), Better::Left, &[]).is_none());
         assert!(bars("t", "u", &[]).is_none());
         assert!(lines("t", "x", ("y", Scale::Log), &[("a".into(), vec![])]).is_none());
+    }
+
+    #[test]
+    fn a_plot_by_itself_has_its_colours_and_a_ground() {
+        let plot =
+            scatter("a & b", ("x", Scale::FromZero), ("y", Scale::Between), Better::Right, &[point("p", 1.0, 2.0)]);
+        let svg = standalone(&plot.unwrap());
+        assert!(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox="), "{svg}");
+        assert!(!svg.contains("var(") && !svg.contains("@media"), "{svg}");
+        assert!(svg.contains("svg .c1 { fill: #1f6fd6; stroke: #1f6fd6; }") && svg.contains("fill:#ffffff"), "{svg}");
+        assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
     }
 }

@@ -11,13 +11,13 @@ use super::plot::{Axis, COLOURS, Scale, WIDTH, number, open, x_of, x_ticks, y_of
 pub const KINDS: [&str; 4] = ["matvec", "matmul", "attention-prefill", "attention-decode"];
 
 /// The first word of a measurement's name, as a number of [`KINDS`].
-fn kind(measurement: &Measurement) -> usize {
+pub fn kind(measurement: &Measurement) -> usize {
     let name = measurement.name.split(' ').next();
     KINDS.iter().position(|kind| Some(*kind) == name).unwrap_or(KINDS.len()) % COLOURS
 }
 
 /// Operations that follow from a byte.
-fn intensity(measurement: &Measurement) -> f64 {
+pub fn intensity(measurement: &Measurement) -> f64 {
     measurement.operations as f64 / measurement.bytes as f64
 }
 

@@ -10,7 +10,7 @@ use super::use_it::{Screen, screen};
 const DESK: [f32; 2] = [1280.0, 800.0];
 const PHONE: [f32; 2] = [390.0, 844.0];
 
-/// An app in which a comparison and a measurement are done and a tensor is chosen.
+/// An app in which a comparison and measurements are done and a tensor is chosen.
 fn used(size: [f32; 2], dark: bool) -> Screen {
     let settings = Settings { recipes: vec!["q4_k".into(), "q2_k".into()], ..Settings::default() };
     let start = Start { model: Some("tiny".into()), run: true, dark: Some(dark), ..Start::default() };
@@ -18,6 +18,7 @@ fn used(size: [f32; 2], dark: bool) -> Screen {
     for action in [Action::Measure, Action::Tensor("model.layers.0.mlp.down_proj.weight".into())] {
         screen.act(action);
     }
+    screen.act(Action::Bench);
     screen
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use eframe::egui;
 use tersor::gui::client::{Client, Happening, Known};
 use tersor::gui::library::Origin;
+use tersor_engine::bench::{self, Bound, Ceilings, Clock, Findings, Measurement, Plan, Skipped, Times, Work};
 use tersor_engine::gpu::{AdapterSummary, Tier};
 use tersor_engine::progress::{Progress, Unit};
 use tersor_engine::session::report::*;
@@ -79,6 +80,8 @@ pub struct Record {
     pub cancelled: Vec<JobId>,
     /// Models that were fetched.
     pub fetched: Vec<String>,
+    /// Names and bytes of files that were saved.
+    pub saved: Vec<(String, Vec<u8>)>,
     /// How often a file was asked for.
     pub picked: usize,
     /// What happens next.
@@ -142,6 +145,7 @@ impl Scripted {
             }
             Command::Score(command) => report(Report::Score(scores(&command.tokens))),
             Command::Compare(command) => report(Report::Compare(comparison(command))),
+            Command::Bench(plan) => report(Report::Bench(Box::new(benchmark(plan)))),
             _ => vec![EventKind::Done],
         }
     }
@@ -199,6 +203,10 @@ impl Client for Scripted {
 
     fn pick(&mut self) {
         self.record.borrow_mut().picked += 1;
+    }
+
+    fn save(&mut self, name: &str, bytes: Vec<u8>) {
+        self.record.borrow_mut().saved.push((name.to_owned(), bytes));
     }
 
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {
@@ -398,5 +406,60 @@ fn comparison(command: &session::Compare) -> Comparison {
         prompt: None,
         variants,
         seconds: 1.0,
+    }
+}
+
+/// Every case that the plan chooses, at the share of its roof that its place in the list says.
+fn benchmark(plan: &Plan) -> Benchmark {
+    let ceilings = Ceilings {
+        buffer_bytes: 256 << 20,
+        copy_gb_per_s: 402.0,
+        read_gb_per_s: 431.0,
+        fma_gflop_per_s: 17_800.0,
+        dispatch_us: 2.1,
+        record_us: 0.9,
+        submit_us: 24.0,
+        readback_us: 61.0,
+    };
+    let measurement = |(i, case): (usize, bench::Case)| {
+        let bits = [16.0, 8.5, 4.5, 3.25, 9.5, 9.0, 11.0, 16.5][i % 8];
+        let (bytes, operations) = match &case.work {
+            Work::Linear { rows, cols, tokens, .. } => {
+                let (weights, tokens) = (u64::from(rows * cols), u64::from(*tokens));
+                ((weights as f64 * bits / 8.0) as u64 + 4 * tokens * u64::from(rows + cols), 2 * weights * tokens)
+            }
+            Work::Prefill { heads, head_dim, tokens: n, .. } | Work::Decode { heads, head_dim, keys: n, .. } => {
+                let (values, n) = (u64::from(heads * head_dim), u64::from(*n));
+                let queries = if matches!(case.work, Work::Prefill { .. }) { n / 2 } else { 1 };
+                (4 * values * (n + queries), 4 * values * n * queries)
+            }
+        };
+        let (moving, computing) = (bytes as f64 / 431e3, operations as f64 / 17.8e6);
+        let roof_fraction = 0.28 + 0.09 * (i * 5 % 8) as f64;
+        let median_us = moving.max(computing) / roof_fraction;
+        Measurement {
+            name: case.to_string(),
+            kernel: "example lanes=32".into(),
+            times: Times { median_us, q1_us: 0.98 * median_us, q3_us: 1.03 * median_us, samples: 20, runs: 8 },
+            bytes,
+            operations,
+            bits,
+            copies: 4,
+            gb_per_s: 1e-3 * bytes as f64 / median_us,
+            gflop_per_s: 1e-3 * operations as f64 / median_us,
+            bound: if computing > moving { Bound::Compute } else { Bound::Memory },
+            roof_fraction,
+        }
+    };
+    let mut cases = bench::chosen(&plan.filter, plan.quick);
+    let last = cases.pop().map(|case| Skipped { name: case.to_string(), why: "there is no room for it".into() });
+    let (clock, clock_reason) = (Clock::DeviceTimestamps, None);
+    let measurements = cases.into_iter().enumerate().map(measurement).collect();
+    Benchmark {
+        version: "0.1.0".into(),
+        device: device(),
+        plan: plan.clone(),
+        findings: Findings { clock, clock_reason, ceilings, measurements, skipped: last.into_iter().collect() },
+        seconds: 43.0,
     }
 }

@@ -7,9 +7,12 @@ use eframe::egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
 use tersor::gui::App;
+use tersor::gui::client::Happening;
 use tersor::gui::start::Start;
 use tersor::gui::state::{Action, Phase, Remedy, Settings, Tab, Trade};
-use tersor_engine::session::{Command, Failure};
+use tersor_engine::progress::{Progress, Unit};
+use tersor_engine::session::report::Benchmark;
+use tersor_engine::session::{Command, Event, EventKind, Failure, JobId, Report};
 
 use super::scripted::{ORIGINAL, PART, Record, Scripted};
 
@@ -87,15 +90,29 @@ fn a_model_is_chosen_and_compared_with_two_clicks() {
 #[test]
 fn every_page_and_action_has_a_key() {
     let (mut screen, record) = desk(with_tiny());
-    for (key, tab) in
-        [(Key::Num3, Tab::Quality), (Key::Num4, Tab::Tensors), (Key::Num1, Tab::Models), (Key::Num2, Tab::Compare)]
-    {
+    for (key, tab) in [
+        (Key::Num3, Tab::Quality),
+        (Key::Num4, Tab::Tensors),
+        (Key::Num5, Tab::Kernels),
+        (Key::Num1, Tab::Models),
+        (Key::Num2, Tab::Compare),
+    ] {
         screen.press(Modifiers::ALT, key);
         assert_eq!(screen.app().state.tab, tab);
     }
     screen.press(Modifiers::COMMAND, Key::O);
     assert_eq!(record.borrow().picked, 1);
-    screen.press(Modifiers::COMMAND, Key::Enter);
+    // The key that runs does what the page is for.
+    for (tab, is_meant) in [
+        (Tab::Quality, (|command| matches!(command, Command::Compare(_))) as fn(&Command) -> bool),
+        (Tab::Kernels, |command| matches!(command, Command::Bench(_))),
+        (Tab::Compare, |command| matches!(command, Command::Generate(_))),
+    ] {
+        screen.act(Action::Show(tab));
+        assert!(!record.borrow().sent.iter().any(is_meant));
+        screen.press(Modifiers::COMMAND, Key::Enter);
+        assert!(record.borrow().sent.iter().any(is_meant), "{}", tab.name());
+    }
     assert!(!screen.app().state.compare.columns[0].pieces.is_empty());
     // Esc stops what runs.
     record.borrow_mut().silent = true;
@@ -281,4 +298,133 @@ fn recipes_are_put_together_in_the_form() {
     screen.click("prune");
     assert_eq!(recipe(&mut screen), "prune:ffn=25+q4_k+eora:rank=32");
     assert!(matches!(screen.app().state.compare.columns[1].plan, Some(Ok(_))));
+}
+
+#[test]
+fn kernels_are_measured_without_a_model_and_only_those_asked_for() {
+    let (mut screen, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    screen.harness.get_by_label("Only with these words").focus();
+    screen.harness.run();
+    screen.harness.get_by_label("Only with these words").type_text("matvec q4_k, attention-decode");
+    screen.harness.run();
+    screen.harness.get_by_label("2 measurements");
+    screen.click("Everything");
+    screen.click("Measure");
+    let plan = record.borrow().sent.iter().find_map(|command| match command {
+        Command::Bench(plan) => Some(plan.clone()),
+        _ => None,
+    });
+    let plan = plan.unwrap();
+    assert_eq!((plan.filter, plan.quick), (vec!["matvec q4_k".to_owned(), "attention-decode".to_owned()], false));
+    let found = screen.app().state.kernels.found.clone().unwrap();
+    let first = &found.findings.measurements[0];
+    screen.harness.get_by_label_contains(&first.name);
+    screen.harness.get_by_label_contains("Left out: attention-decode");
+
+    // What nothing is called cannot be measured, and the key for it says why.
+    screen.app().state.kernels.filter = "nonsense".to_owned();
+    screen.act(Action::Bench);
+    let notice = screen.app().state.notice.clone().unwrap();
+    assert!(notice.text.contains("nonsense"), "{}", notice.text);
+}
+
+#[test]
+fn measuring_kernels_can_be_stopped_and_what_was_measured_stays() {
+    let start = Start { tab: Some(Tab::Kernels), run: true, ..Start::default() };
+    let (mut screen, record) = desk(start);
+    assert!(screen.app().state.kernels.found.is_some(), "it begins at once where that is asked for");
+    record.borrow_mut().silent = true;
+    screen.act(Action::Bench);
+    let job = record.borrow().sent.len() as u64;
+    let stage = "matvec q4_k 4096x4096 1".to_owned();
+    let progress = Progress { stage: stage.clone(), done: 3, total: 17, unit: Unit::Measurements };
+    let event = Event { job: JobId(job), kind: EventKind::Progress(progress) };
+    record.borrow_mut().queue.push_back(Happening::Event(event));
+    screen.harness.run();
+    screen.harness.get_by_label("Matvec q4_k 4096x4096 1");
+    screen.click("Stop");
+    assert_eq!(record.borrow().cancelled, [JobId(job)]);
+    let kernels = &screen.app().state.kernels;
+    assert!(!kernels.running && kernels.progress.is_none() && kernels.found.is_some());
+}
+
+#[test]
+fn a_device_lost_while_measuring_is_measured_again_in_one_click() {
+    let (mut screen, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    record.borrow_mut().silent = true;
+    screen.act(Action::Bench);
+    let job = JobId(record.borrow().sent.len() as u64);
+    let failure = Failure { message: "device lost".into(), device_lost: true };
+    let event = Event { job, kind: EventKind::Failed(failure) };
+    record.borrow_mut().queue.push_back(Happening::Event(event));
+    screen.harness.run();
+    assert!(!screen.app().state.kernels.running);
+    record.borrow_mut().silent = false;
+    screen.click("Measure again");
+    assert!(screen.app().state.kernels.found.is_some() && screen.app().state.notice.is_none());
+}
+
+#[test]
+fn what_was_measured_is_saved_as_the_command_line_writes_it() {
+    let settings = Settings { recipes: vec!["q8_0".into(), "sparse:50%".into()], rotate: true, ..Settings::default() };
+    let start = Start { tab: Some(Tab::Quality), run: true, ..with_tiny() };
+    let (mut screen, record) = screen([1280.0, 800.0], settings, start);
+    for form in ["HTML", "JSON", "SVG"] {
+        screen.click(form);
+    }
+    let saved = record.borrow().saved.clone();
+    let names: Vec<&str> = saved.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["tiny-compressed.html", "tiny-compressed.json", "tiny-compressed.svg"]);
+    let [html, json, svg] = [0, 1, 2].map(|i| String::from_utf8(saved[i].1.clone()).unwrap());
+    // The page's own data is the report.
+    let data = html.split("id=\"report\">").nth(1).unwrap().split("</script>").next().unwrap();
+    assert_eq!(data.parse::<serde_json::Value>().unwrap(), json.parse::<serde_json::Value>().unwrap());
+    let Ok(Report::Compare(found)) = serde_json::from_str(&json) else { panic!("{json}") };
+    let recipes: Vec<&str> = found.variants.iter().map(|variant| variant.recipe.as_str()).collect();
+    assert_eq!(recipes, ["bf16", "sparse:50%", "q8_0"], "in the order of the table");
+    assert!((found.seconds - 1.0).abs() < 1e-9, "{}", found.seconds);
+    let command = "tersor compare tiny --with &#39;sparse:50%&#39; q8_0 --context 256 --windows 2";
+    assert!(html.contains(command), "{html}");
+    // The plot that is shown.
+    assert!(svg.contains("Size and divergence") && svg.matches("<circle").count() == 2, "{svg}");
+    screen.click("Speed and divergence");
+    screen.click("SVG");
+    let last = record.borrow().saved.last().unwrap().clone();
+    assert!(String::from_utf8(last.1).unwrap().contains("tokens/s"));
+}
+
+#[test]
+fn kernels_are_saved_and_what_cannot_be_saved_is_said() {
+    let (mut screen, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    screen.press(Modifiers::COMMAND, Key::S);
+    assert!(record.borrow().saved.is_empty());
+    assert!(screen.app().state.notice.clone().unwrap().text.contains("measure first"));
+    screen.app().state.kernels.filter = "matvec q4_k, matmul".to_owned();
+    screen.act(Action::Bench);
+    screen.press(Modifiers::COMMAND, Key::S);
+    screen.click("JSON");
+    screen.click("SVG");
+    let saved = record.borrow().saved.clone();
+    let [html, json, svg] = [0, 1, 2].map(|i| String::from_utf8(saved[i].1.clone()).unwrap());
+    assert_eq!(saved[0].0, "kernels-example-gpu-4000-vulkan.html");
+    assert!(html.contains("tersor bench --quick --filter &#39;matvec q4_k&#39; --filter matmul"), "{html}");
+    let Ok(Report::Bench(found)) = serde_json::from_str(&json) else { panic!("{json}") };
+    // Digits of JSON are read to within a rounding.
+    let names = |found: &Benchmark| found.findings.measurements.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+    let shown = screen.app().state.kernels.found.clone().unwrap();
+    assert_eq!((names(&found), &found.plan, &found.device), (names(&shown), &shown.plan, &shown.device));
+    assert_eq!(svg.matches("<circle").count(), found.findings.measurements.len());
+    let why = "there is no room".to_owned();
+    record.borrow_mut().queue.push_back(Happening::NotSaved(why.clone()));
+    screen.harness.run();
+    assert_eq!(screen.app().state.notice.clone().unwrap().text, why);
+}
+
+#[test]
+fn software_adapters_are_said_to_say_nothing_about_gpus() {
+    let (mut screen, _) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    assert!(screen.harness.query_by_label_contains("say nothing about GPUs").is_none());
+    screen.app().state.adapters.as_mut().unwrap().adapters[0].kind = "Cpu".to_owned();
+    screen.harness.run();
+    screen.harness.get_by_label_contains("say nothing about GPUs");
 }

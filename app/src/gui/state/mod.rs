@@ -3,6 +3,8 @@
 //! Views read the [`State`] and answer with [`Action`]s. Tests drive it in the same way.
 
 mod compare;
+mod export;
+mod kernels;
 mod quality;
 mod tensors;
 
@@ -15,6 +17,8 @@ use tersor_engine::session::report::{Adapters, Inspection};
 use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
 
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
+pub use export::Form;
+pub use kernels::Kernels;
 pub use quality::{Measured, Quality, Trade};
 pub use tensors::Tensors;
 
@@ -34,11 +38,13 @@ pub enum Tab {
     Quality,
     /// A tensor's values.
     Tensors,
+    /// How fast the shaders are.
+    Kernels,
 }
 
 impl Tab {
     /// All pages, in the order of their keys.
-    pub const ALL: [Self; 4] = [Self::Models, Self::Compare, Self::Quality, Self::Tensors];
+    pub const ALL: [Self; 5] = [Self::Models, Self::Compare, Self::Quality, Self::Tensors, Self::Kernels];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -47,6 +53,7 @@ impl Tab {
             Self::Compare => "Compare",
             Self::Quality => "Quality",
             Self::Tensors => "Tensors",
+            Self::Kernels => "Kernels",
         }
     }
 
@@ -139,6 +146,8 @@ pub enum Action {
     Run,
     /// Measure the columns on a text.
     Measure,
+    /// Measure the kernels.
+    Bench,
     /// Show a tensor.
     Tensor(String),
     /// Show a tensor on its page.
@@ -147,6 +156,8 @@ pub enum Action {
     Trade(Trade),
     /// Show the errors of this compression.
     Choose(String),
+    /// Save what the page shows.
+    Export(Form),
     /// Stop what is being done.
     Stop,
     /// The message is read.
@@ -169,6 +180,8 @@ pub enum Remedy {
     Run,
     /// Choose a file.
     Pick,
+    /// Measure the kernels.
+    Bench,
 }
 
 /// What a job is for.
@@ -181,8 +194,9 @@ pub(crate) enum Purpose {
     Load(Slot, compare::Held),
     Generate(Slot),
     Score(Slot),
-    Measure,
+    Measure(Origin),
     Tensor(String),
+    Bench,
 }
 
 /// The model that everything is about.
@@ -229,6 +243,8 @@ pub struct State {
     pub quality: Quality,
     /// Tensors.
     pub tensors: Tensors,
+    /// Speeds.
+    pub kernels: Kernels,
     /// What went wrong last.
     pub notice: Option<Notice>,
     pub(crate) jobs: HashMap<JobId, Purpose>,
@@ -258,6 +274,7 @@ impl State {
             compare: Compare::new(&settings.recipes),
             quality: Quality::default(),
             tensors: Tensors::default(),
+            kernels: Kernels::default(),
             notice: None,
             jobs: HashMap::new(),
             then: None,
@@ -275,9 +292,12 @@ impl State {
             state.then = Some(match page {
                 Tab::Quality if start.run => Action::Measure,
                 Tab::Compare if start.run => Action::Run,
+                Tab::Kernels if start.run => Action::Bench,
                 page => Action::Show(page),
             });
             state.apply(action, client);
+        } else if start.run && state.tab == Tab::Kernels {
+            state.bench(client);
         }
         state
     }
@@ -338,6 +358,7 @@ impl State {
             }
             Action::Run => self.run(client),
             Action::Measure => self.measure(client),
+            Action::Bench => self.bench(client),
             Action::Tensor(name) => self.show_tensor(name, client),
             Action::Examine(name) => {
                 self.tab = Tab::Tensors;
@@ -345,6 +366,7 @@ impl State {
             }
             Action::Trade(trade) => self.quality.trade = trade,
             Action::Choose(recipe) => self.quality.choose(recipe),
+            Action::Export(form) => self.export(form, client),
             Action::Stop => self.stop(client),
             Action::Dismiss => self.notice = None,
         }
@@ -403,6 +425,7 @@ impl State {
                 self.inspect(origin, client);
             }
             Happening::Stored(models) => self.stored = models,
+            Happening::NotSaved(text) => self.notice = Some(Notice { text, remedy: None }),
             Happening::Refused(text) => {
                 self.notice = Some(Notice { text, remedy: Some(("Choose a file", Remedy::Pick)) })
             }
@@ -441,8 +464,9 @@ impl State {
             Purpose::Load(slot, held) => self.on_load(slot, held, kind, client),
             Purpose::Generate(slot) => self.on_generate(slot, kind, client),
             Purpose::Score(slot) => self.on_score(slot, kind),
-            Purpose::Measure => self.on_measure(kind),
+            Purpose::Measure(origin) => self.on_measure(&origin, kind),
             Purpose::Tensor(name) => self.on_tensor(&name, kind),
+            Purpose::Bench => self.on_bench(kind),
         }
     }
 
@@ -476,6 +500,7 @@ impl State {
             match action {
                 Action::Run => self.tab = Tab::Compare,
                 Action::Measure => self.tab = Tab::Quality,
+                Action::Bench => self.tab = Tab::Kernels,
                 _ => {}
             }
             self.apply(action, client);
@@ -486,7 +511,11 @@ impl State {
         if failure.device_lost {
             self.compare.lost();
             let text = format!("The GPU stopped working: {}. Everything else is still here.", failure.message);
-            self.notice = Some(Notice { text, remedy: Some(("Load again and run", Remedy::Run)) });
+            let again = match purpose {
+                Purpose::Bench => ("Measure again", Remedy::Bench),
+                _ => ("Load again and run", Remedy::Run),
+            };
+            self.notice = Some(Notice { text, remedy: Some(again) });
             return;
         }
         let remedy = match purpose {

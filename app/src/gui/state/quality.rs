@@ -1,10 +1,12 @@
 //! The quality page: what compressions cost on a text. Measurements add up, so that methods can be tried one after the other.
 
 use tersor_engine::progress::Progress;
-use tersor_engine::session::report::{TextInfo, Variant};
+use tersor_engine::session::report::{Comparison, Device, Model, TextInfo, Variant};
 use tersor_engine::session::{Command, EventKind, Input, Recipe, Report, Rotation};
 
-use super::{Client, Notice, Purpose, ROTATION, State, Tab};
+use super::{Client, Notice, Origin, Purpose, ROTATION, State, Tab};
+use crate::report::plot::{self, Better, Point, Scale};
+use crate::units::megabytes;
 
 /// What speed is measured by, and for so many tokens.
 const PROMPT: &str = "It is a truth universally acknowledged, that a";
@@ -13,12 +15,16 @@ const TOKENS: u32 = 24;
 /// One measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// The model's name.
-    pub model: String,
-    /// Whether its basis was changed first.
-    pub rotated: bool,
+    /// Where the model came from.
+    pub origin: Origin,
+    /// The model, and whether its basis was changed first.
+    pub model: Model,
+    /// What it ran on.
+    pub device: Device,
     /// What it was measured on.
     pub text: TextInfo,
+    /// Its part of the seconds that the measurement took.
+    pub seconds: f64,
     /// The result.
     pub variant: Variant,
 }
@@ -26,7 +32,7 @@ pub struct Measured {
 impl Measured {
     /// Whether two were measured under the same conditions, so that their numbers can be compared.
     pub fn comparable(&self, other: &Self) -> bool {
-        (&self.model, self.rotated, &self.text) == (&other.model, other.rotated, &other.text)
+        (&self.model, &self.device, &self.text) == (&other.model, &other.device, &other.text)
     }
 }
 
@@ -45,6 +51,46 @@ pub enum Trade {
 impl Trade {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::SizeDivergence, Self::SizePerplexity, Self::SpeedDivergence];
+
+    /// What it is called.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::SizeDivergence => "Size and divergence",
+            Self::SizePerplexity => "Size and perplexity",
+            Self::SpeedDivergence => "Speed and divergence",
+        }
+    }
+
+    /// What is plotted to the right, and upwards.
+    pub fn axes(self) -> [&'static str; 2] {
+        match self {
+            Self::SizeDivergence => ["MB of weights", "mean KLD"],
+            Self::SizePerplexity => ["MB of weights", "PPL / original's PPL"],
+            Self::SpeedDivergence => ["tokens/s", "mean KLD"],
+        }
+    }
+
+    /// Whether more is better from left to right.
+    pub fn rising(self) -> bool {
+        self == Self::SpeedDivergence
+    }
+
+    /// Whether the second value is drawn by its logarithm.
+    pub fn logarithmic(self) -> bool {
+        self != Self::SizePerplexity
+    }
+
+    /// Where a measurement stands, if both were measured and can be drawn.
+    pub fn values(self, variant: &Variant) -> Option<[f64; 2]> {
+        let divergence = variant.quality.as_ref()?.divergence.as_ref()?;
+        let size = megabytes(variant.weights.bytes);
+        let kl = Some(divergence.kl_divergence.mean).filter(|kl| *kl > 0.0);
+        match self {
+            Self::SizeDivergence => Some([size, kl?]),
+            Self::SizePerplexity => Some([size, divergence.ln_perplexity_ratio.value.exp()]),
+            Self::SpeedDivergence => Some([variant.speed?.decode_tokens_per_second, kl?]),
+        }
+    }
 }
 
 /// Measurements, and the one that is under way.
@@ -66,7 +112,6 @@ impl Quality {
     pub fn table(&self) -> Vec<&Measured> {
         let Some(last) = self.measured.last() else { return Vec::new() };
         let mut rows: Vec<&Measured> = self.measured.iter().filter(|row| row.comparable(last)).collect();
-        let is_original = |row: &Measured| row.variant.quality.as_ref().is_some_and(|q| q.divergence.is_none());
         rows.sort_by_key(|row| (!is_original(row), std::cmp::Reverse(row.variant.weights.bytes)));
         rows
     }
@@ -80,6 +125,54 @@ impl Quality {
         self.chosen.as_deref().filter(|recipe| known(recipe)).or(last)
     }
 
+    /// The table as a report.
+    pub fn comparison(&self) -> Option<Comparison> {
+        let rows = self.table();
+        let last = self.measured.last()?;
+        Some(Comparison {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: last.device.clone(),
+            model: last.model.clone(),
+            text: Some(last.text.clone()),
+            prompt: Some(PROMPT.to_owned()),
+            seconds: rows.iter().map(|row| row.seconds).sum(),
+            variants: rows.into_iter().map(|row| row.variant.clone()).collect(),
+        })
+    }
+
+    /// What makes the same table on a command line.
+    pub fn command(&self) -> Option<String> {
+        let (rows, last) = (self.table(), self.measured.last()?);
+        let model = match &last.origin {
+            Origin::Path(path) => path.display().to_string(),
+            origin => origin.name(),
+        };
+        let recipes = rows.iter().filter(|row| !is_original(row)).map(|row| row.variant.recipe.clone());
+        let (context, windows) = (last.text.context.to_string(), last.text.windows.to_string());
+        let mut words = vec!["tersor".to_owned(), "compare".to_owned(), model, "--with".to_owned()];
+        words.extend(recipes);
+        words.extend(["--context", &context, "--windows", &windows].map(str::to_owned));
+        words.extend(last.model.rotation.into_iter().flat_map(|seed| ["--rotate".to_owned(), seed.to_string()]));
+        words.extend(["--prompt", PROMPT, "--raw", "--tokens", &TOKENS.to_string()].map(str::to_owned));
+        Some(crate::report::shell(words))
+    }
+
+    /// The plot that is shown, as an SVG file; `None` where there is nothing to plot.
+    pub fn svg(&self) -> Option<String> {
+        let trade = self.trade;
+        // Those that have no place stand in the list with one that cannot be shown, so that all keep their colours.
+        let point = |row: &Measured| {
+            let [x, y] = trade.values(&row.variant).unwrap_or([f64::NAN; 2]);
+            Point { label: row.variant.recipe.clone(), x, y, error: 0.0 }
+        };
+        let points: Vec<Point> = self.table().into_iter().map(point).collect();
+        let [x, y] = trade.axes();
+        let scale = if trade.logarithmic() { Scale::Log } else { Scale::Between };
+        let better = if trade.rising() { Better::Right } else { Better::Left };
+        let plot = plot::scatter(trade.title(), (x, Scale::FromZero), (y, scale), better, &points)?;
+        Some(plot::standalone(&plot))
+    }
+
     pub(super) fn choose(&mut self, recipe: String) {
         self.chosen = Some(recipe);
     }
@@ -88,6 +181,10 @@ impl Quality {
         self.measured.retain(|old| !(old.comparable(&row) && old.variant.recipe == row.variant.recipe));
         self.measured.push(row);
     }
+}
+
+fn is_original(row: &Measured) -> bool {
+    row.variant.quality.as_ref().is_some_and(|q| q.divergence.is_none())
 }
 
 impl State {
@@ -117,20 +214,23 @@ impl State {
             attention: Vec::new(),
             calibration: tersor_engine::session::Calibration::default(),
         };
-        self.jobs.insert(client.send(Command::Compare(compare)), Purpose::Measure);
+        let origin = model.origin.clone();
+        self.jobs.insert(client.send(Command::Compare(compare)), Purpose::Measure(origin));
         (self.quality.running, self.quality.progress) = (true, None);
     }
 
-    pub(super) fn on_measure(&mut self, kind: EventKind) {
+    pub(super) fn on_measure(&mut self, origin: &Origin, kind: EventKind) {
         match kind {
             EventKind::Progress(progress) => self.quality.progress = Some(progress),
             EventKind::Report(report) => {
                 if let Report::Compare(found) = *report
                     && let Some(text) = found.text
                 {
-                    let (model, rotated) = (found.model.name, found.model.rotation.is_some());
+                    let seconds = found.seconds / found.variants.len().max(1) as f64;
                     for variant in found.variants {
-                        self.quality.add(Measured { model: model.clone(), rotated, text: text.clone(), variant });
+                        let (origin, model) = (origin.clone(), found.model.clone());
+                        let (device, text) = (found.device.clone(), text.clone());
+                        self.quality.add(Measured { origin, model, device, text, seconds, variant });
                     }
                 }
             }

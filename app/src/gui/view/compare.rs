@@ -5,7 +5,7 @@ use tersor_engine::session::report::Stop;
 
 use super::parts::{self, Sign, Stat, bar, card_frame, choose_a_model_first, dim, sign_button, small};
 use super::{is_narrow, method, tokens};
-use crate::gui::state::{Action, Column, MOST_COLUMNS, Phase, State};
+use crate::gui::state::{Action, Column, MOST_COLUMNS, Phase, State, Tab};
 use crate::gui::theme::{mono, palette};
 use crate::units::{megabytes, significant};
 
@@ -53,7 +53,8 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
 fn legend(ui: &mut Ui, state: &State) {
     let p = palette(ui);
     if !state.compare.columns.iter().any(|column| column.divergence().is_some()) {
-        small(ui, "Ctrl+Enter runs, Esc stops, Alt+1 to Alt+4 turn the pages.");
+        let last = Tab::ALL.len();
+        small(ui, format!("Ctrl+Enter runs, Esc stops, Alt+1 to Alt+{last} turn the pages."));
         return;
     }
     ui.horizontal(|ui| {

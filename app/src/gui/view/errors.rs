@@ -97,9 +97,9 @@ pub fn show(ui: &mut Ui, variant: &Variant, actions: &mut Vec<Action>) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 6.0;
         small(ui, "|error|² / |weights|²:");
-        for (nmse, text) in [(1e-5, "10⁻⁵"), (1e-4, "10⁻⁴"), (1e-3, "10⁻³"), (1e-2, "10⁻²"), (1e-1, "0.1"), (1.0, "1")]
-        {
-            ui.label(RichText::new(format!(" {text} ")).small().background_color(colour(p, nmse)));
+        for nmse in [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0] {
+            let text = format!(" {} ", crate::report::plot::number(nmse));
+            ui.label(RichText::new(text).small().background_color(colour(p, nmse)));
         }
     });
 }

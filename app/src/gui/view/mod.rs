@@ -1,12 +1,15 @@
 //! What the app looks like. Views read the state, change what is typed or dragged in it, and answer with actions.
 
+mod axis;
 mod compare;
 mod errors;
+mod kernels;
 mod method;
 mod models;
 mod pareto;
 mod parts;
 mod quality;
+mod table;
 mod tensors;
 mod tokens;
 
@@ -33,6 +36,9 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     if narrow {
         let tabs = Frame::new().fill(p.card).inner_margin(Margin::symmetric(margin, 6));
         egui::Panel::bottom("tabs").frame(tabs).show(ui, |ui| {
+            // As wide as their names, so that all have room.
+            ui.spacing_mut().item_spacing.x = 0.0;
+            ui.spacing_mut().button_padding.x = 2.0;
             ui.columns(Tab::ALL.len(), |columns| {
                 for (ui, tab) in columns.iter_mut().zip(Tab::ALL) {
                     ui.vertical_centered_justified(|ui| tab_button(ui, state.tab, tab, actions));
@@ -48,6 +54,7 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             Tab::Compare => compare::show(ui, state, actions),
             Tab::Quality => quality::show(ui, state, actions),
             Tab::Tensors => tensors::show(ui, state, actions),
+            Tab::Kernels => kernels::show(ui, state, actions),
         }
     });
     hovering_files(ui);
@@ -85,11 +92,19 @@ fn tab_button(ui: &mut Ui, current: Tab, tab: Tab, actions: &mut Vec<Action>) {
     let p = palette(ui);
     let selected = current == tab;
     let text = RichText::new(tab.name()).color(if selected { p.ink } else { p.dim });
-    let button = egui::Button::new(text).frame_when_inactive(false).fill(egui::Color32::TRANSPARENT);
+    let text = if is_narrow(ui) { text.size(12.5) } else { text };
+    let button = egui::Button::new(text)
+        .wrap_mode(egui::TextWrapMode::Extend)
+        .frame_when_inactive(false)
+        .fill(egui::Color32::TRANSPARENT);
     let response = ui.add(button);
     if selected {
         let line = response.rect.translate(vec2(0.0, 2.0));
-        ui.painter().hline(line.x_range().shrink(8.0), line.bottom(), egui::Stroke::new(2.0, p.accent));
+        ui.painter().hline(
+            line.x_range().shrink(if is_narrow(ui) { 3.0 } else { 8.0 }),
+            line.bottom(),
+            egui::Stroke::new(2.0, p.accent),
+        );
     }
     let number = Tab::ALL.iter().position(|t| *t == tab).unwrap_or(0) + 1;
     if response.on_hover_text(format!("Alt+{number}")).clicked() {
@@ -121,6 +136,7 @@ fn notice(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
                 actions.push(match remedy {
                     Remedy::Run => Action::Run,
                     Remedy::Pick => Action::Pick,
+                    Remedy::Bench => Action::Bench,
                 });
             }
             if parts::sign_button(ui, parts::Sign::Cross, "Dismiss").clicked() {

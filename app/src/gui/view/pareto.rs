@@ -1,54 +1,13 @@
 //! What is given up against what is gained, a point for each measurement. A click on a point chooses it.
 
 use eframe::egui::{self, RichText, Ui};
-use egui_plot::{GridMark, HoverPosition, Line, Plot, PlotPoints, Points, Text};
-use tersor_engine::session::report::Variant;
+use egui_plot::{HoverPosition, Line, PlotPoints, Points, Text};
 
+use super::axis;
 use super::parts::{self, dim};
 use crate::gui::state::{Action, Measured, Trade};
 use crate::gui::theme::palette;
 use crate::report::plot::number;
-use crate::units::megabytes;
-
-impl Trade {
-    fn title(self) -> &'static str {
-        match self {
-            Self::SizeDivergence => "Size and divergence",
-            Self::SizePerplexity => "Size and perplexity",
-            Self::SpeedDivergence => "Speed and divergence",
-        }
-    }
-
-    fn axes(self) -> [&'static str; 2] {
-        match self {
-            Self::SizeDivergence => ["MB of weights", "mean KLD"],
-            Self::SizePerplexity => ["MB of weights", "PPL / original's PPL"],
-            Self::SpeedDivergence => ["tokens/s", "mean KLD"],
-        }
-    }
-
-    /// Whether more is better from left to right.
-    fn rising(self) -> bool {
-        self == Self::SpeedDivergence
-    }
-
-    /// Whether the second value is drawn by its logarithm.
-    fn logarithmic(self) -> bool {
-        self != Self::SizePerplexity
-    }
-
-    /// Where a measurement stands, if both were measured.
-    fn values(self, variant: &Variant) -> Option<[f64; 2]> {
-        let divergence = variant.quality.as_ref()?.divergence.as_ref()?;
-        let size = megabytes(variant.weights.bytes);
-        let kl = Some(divergence.kl_divergence.mean).filter(|kl| *kl > 0.0);
-        match self {
-            Self::SizeDivergence => Some([size, kl?.log10()]),
-            Self::SizePerplexity => Some([size, divergence.ln_perplexity_ratio.value.exp()]),
-            Self::SpeedDivergence => Some([variant.speed?.decode_tokens_per_second, kl?.log10()]),
-        }
-    }
-}
 
 /// The plot, and above it what it is of.
 pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>, actions: &mut Vec<Action>) {
@@ -62,7 +21,10 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
     let points: Vec<(usize, &str, [f64; 2])> = rows
         .iter()
         .enumerate()
-        .filter_map(|(i, row)| Some((i, row.variant.recipe.as_str(), trade.values(&row.variant)?)))
+        .filter_map(|(i, row)| {
+            let [x, y] = trade.values(&row.variant)?;
+            Some((i, row.variant.recipe.as_str(), [x, if trade.logarithmic() { y.log10() } else { y }]))
+        })
         .collect();
     if points.is_empty() {
         dim(ui, "Nothing that diverges yet: add a compression on the Compare page.");
@@ -75,12 +37,7 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
     let margin = if trade.logarithmic() { 0.5 } else { 0.1 * (high - low) + 0.01 };
     let value = move |y: f64| if trade.logarithmic() { number(10f64.powf(y)) } else { format!("{y:.3}") };
     let [x_axis, y_axis] = trade.axes();
-    let mut plot = Plot::new(("trade", y_axis, x_axis))
-        .height(280.0)
-        .allow_scroll(false)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .show_background(false)
+    let mut plot = axis::still(ui, ("trade", y_axis, x_axis), 280.0)
         .include_x(0.0)
         .include_x(1.3 * right)
         .include_y(low - margin)
@@ -95,24 +52,16 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
             HoverPosition::Elsewhere { .. } => None,
         });
     if trade.logarithmic() {
-        plot = plot
-            .y_axis_formatter(move |mark, _| {
-                if (mark.value - mark.value.round()).abs() < 1e-9 { value(mark.value) } else { String::new() }
-            })
-            .y_grid_spacer(|input| {
-                let (low, high) = input.bounds;
-                let marks = (-9..3).map(f64::from).filter(|value| (low..=high).contains(value));
-                marks.map(|value| GridMark { value, step_size: 1.0 }).collect()
-            });
+        plot = plot.y_axis_formatter(axis::label).y_grid_spacer(axis::marks);
     }
     let response = plot.show(ui, |plot| {
         let front = front(points.iter().map(|(_, _, xy)| *xy).collect(), trade.rising());
         plot.line(Line::new("best", PlotPoints::from(front)).color(p.line).width(1.5));
         for (i, name, xy) in &points {
             let colour = parts::series(p, *i);
-            let radius = if chosen == Some(*name) { 8.0 } else { 5.0 };
+            let (radius, gap) = if chosen == Some(*name) { (8.0, 0.04) } else { (5.0, 0.025) };
             plot.points(Points::new(*name, PlotPoints::from(vec![*xy])).radius(radius).color(colour));
-            let at = egui_plot::PlotPoint::new(xy[0] + 0.025 * right, xy[1]);
+            let at = egui_plot::PlotPoint::new(xy[0] + gap * right, xy[1]);
             let text = RichText::new(*name).size(13.0);
             plot.text(Text::new(*name, at, text).color(p.ink).anchor(egui::Align2::LEFT_CENTER));
         }

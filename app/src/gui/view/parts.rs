@@ -3,6 +3,7 @@
 use eframe::egui::{self, Color32, Frame, Margin, Response, RichText, Sense, Stroke, Ui, Vec2, pos2, vec2};
 use tersor_engine::progress::{Progress, Unit};
 
+use crate::gui::state::Form;
 use crate::gui::theme::{Palette, palette};
 use crate::units;
 
@@ -220,6 +221,23 @@ pub fn progress(ui: &mut Ui, progress: &Progress) {
             });
         });
         bar(ui, fraction, p.accent);
+    });
+}
+
+/// Ways to save what a page shows.
+pub fn export(ui: &mut Ui, actions: &mut Vec<super::Action>) {
+    ui.horizontal(|ui| {
+        small(ui, "Save as");
+        for form in Form::ALL {
+            let (name, what) = match form {
+                Form::Html => ("HTML", "The report as a page: tables, plots and how they were made (Ctrl+S)"),
+                Form::Json => ("JSON", "The report as data, as the command line writes it"),
+                Form::Svg => ("SVG", "The plot as a drawing"),
+            };
+            if ui.small_button(name).on_hover_text(what).clicked() {
+                actions.push(super::Action::Export(form));
+            }
+        }
     });
 }
 

@@ -1,11 +1,11 @@
 //! A model's tensors, and the values of one of them.
 
 use eframe::egui::{self, RichText, Ui, vec2};
-use egui_plot::{Bar, BarChart, Plot};
+use egui_plot::{Bar, BarChart};
 use tersor_engine::session::report::{TensorRow, TensorStatistics};
 
-use super::is_narrow;
 use super::parts::{Stat, card, card_frame, choose_a_model_first, dim, small, stats};
+use super::{axis, is_narrow};
 use crate::gui::state::{Action, State};
 use crate::gui::theme::{mono, palette};
 use crate::units::{bytes, count, significant};
@@ -115,12 +115,7 @@ fn statistics(ui: &mut Ui, found: &TensorStatistics) {
         Bar::new(middle, *n as f64).width(0.94 * width).fill(p.accent)
     };
     let bars = found.histogram.iter().enumerate().map(bar).collect();
-    Plot::new(("histogram", &found.tensor.name))
-        .height(260.0)
-        .allow_scroll(false)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .show_background(false)
+    axis::still(ui, ("histogram", &found.tensor.name), 260.0)
         .show_grid([false, true])
         .x_axis_label("value")
         .y_axis_label("weights")

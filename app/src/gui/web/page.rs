@@ -60,6 +60,8 @@ struct WebClient {
     /// Models that are being handed over, by job.
     taking: Rc<RefCell<HashMap<JobId, String>>>,
     chosen: Rc<RefCell<Vec<web_sys::File>>>,
+    /// Address of the file that was saved last.
+    saved: Option<String>,
     /// Kept for as long as the browser may call them.
     _listener: Closure<dyn FnMut(MessageEvent)>,
     _chosen_listener: Closure<dyn FnMut()>,
@@ -101,6 +103,7 @@ impl WebClient {
             next: 1,
             taking: Rc::default(),
             chosen,
+            saved: None,
             _listener: listener,
             _chosen_listener: chosen_listener,
         };
@@ -145,6 +148,18 @@ impl WebClient {
     }
 }
 
+/// Puts bytes with the browser's downloads; the address is theirs until it is revoked.
+fn download(name: &str, bytes: &[u8]) -> Result<String, JsValue> {
+    let document = web_sys::window().and_then(|window| window.document()).ok_or("no document")?;
+    let parts = js_sys::Array::of1(&js_sys::Uint8Array::from(bytes));
+    let address = web_sys::Url::create_object_url_with_blob(&web_sys::Blob::new_with_u8_array_sequence(&parts)?)?;
+    let link: web_sys::HtmlAnchorElement = document.create_element("a")?.dyn_into()?;
+    link.set_href(&address);
+    link.set_download(name);
+    link.click();
+    Ok(address)
+}
+
 impl Client for WebClient {
     fn known(&self) -> Vec<Known> {
         known(|model| match model.source {
@@ -179,6 +194,20 @@ impl Client for WebClient {
 
     fn pick(&mut self) {
         self.input.click();
+    }
+
+    fn save(&mut self, name: &str, bytes: Vec<u8>) {
+        if let Some(before) = self.saved.take() {
+            // Its download has begun long ago. An address that is unknown already is as good.
+            let _ = web_sys::Url::revoke_object_url(&before);
+        }
+        match download(name, &bytes) {
+            Ok(address) => self.saved = Some(address),
+            Err(error) => {
+                let why = format!("{name} could not be saved ({}).", describe(&error));
+                self.inbox.borrow_mut().push_back(Happening::NotSaved(why));
+            }
+        }
     }
 
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {

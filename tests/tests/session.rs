@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tersor_engine::gpu::{Gpu, GpuOptions};
 use tersor_engine::session::report::{Attended, Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
-    Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report,
-    Role, Sampling, Score, Slot, Source, Text,
+    Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe,
+    Report, Role, Sampling, Score, Slot, Source, Text,
 };
 use tersor_tests::golden::asset;
 use tersor_tests::talk::{Talk, generate, load, options, tiny};

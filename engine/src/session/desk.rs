@@ -61,7 +61,8 @@ impl Desk {
             Command::Attend(command) => {
                 let Slot(number) = command.slot;
                 let model = self.models.get_mut(&command.slot);
-                let model = model.ok_or_else(|| fail(format!("no model is loaded in slot {number}: load one first")))?;
+                let model =
+                    model.ok_or_else(|| fail(format!("no model is loaded in slot {number}: load one first")))?;
                 Report::Attend(attend::attend(model, &command, &reporter.monitor).await?)
             }
             Command::Compare(command) => {

@@ -38,7 +38,7 @@ fn what_cannot_be_combined_is_refused_with_the_reason() {
         ("sparse:50%+q4_0+q4_0", "sparse:50%+q4_0", "q4_0", "have a codec already"),
         ("sparse:2:4+q4_k+q4_k", "sparse:2:4+q4_k", "q4_k", "have a codec already"),
         ("sparse:50%+sparse:2:4", "sparse:50%", "sparse:2:4", "kept weights can be stored as"),
-        ("sparse:2:4+sparse:50%", "sparse:2:4", "sparse:50%", "kept weights can be stored as"),
+        ("sparse:2:4+sparse:50%", "sparse:2:4", "sparse:50%", "dense weights"),
         ("sparse:50%+spqr", "sparse:50%", "spqr:bits=3", "kept weights can be stored as"),
         ("sparse:2:4+nf4", "sparse:2:4", "nf4:block=64", "kept weights can be stored as"),
         ("q4_k+eora:rank=8+svd:rank=8", "q4_k+eora:rank=8", "svd", "it has a low-rank part already"),

@@ -148,7 +148,7 @@ fn mask(ui: &mut Ui, attention: &Attention, found: &Attended) {
     let title = format!("Layer {}, head {}", found.layer, attention.head);
     ui.label(RichText::new(&title).size(16.0));
     let columns = found.tokens.div_ceil(found.block.max(1)).max(1);
-    let side = ui.available_width().min(560.0);
+    let side = ui.available_width().min(480.0);
     let (rect, response) = ui.allocate_exact_size(vec2(side, side), Sense::hover());
     let scale = side / (columns * found.block) as f32;
     let place = |row: &tersor_engine::session::report::AttendedRow, j: u32| {

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use tersor_engine::gpu::{Gpu, GpuOptions};
-use tersor_engine::session::report::{Comparison, Evaluation, Generated, Loaded, Stop};
+use tersor_engine::session::report::{Attended, Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
-    Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe, Report,
-    Role, Sampling, Score, Slot, Source, Text,
+    Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe,
+    Report, Role, Sampling, Score, Slot, Source, Text,
 };
 use tersor_tests::golden::asset;
 use tersor_tests::talk::{Talk, generate, load, options, tiny};
@@ -385,6 +385,68 @@ fn attention_is_compared_like_a_recipe() {
     let prompt = format!("{PROMPT} ").repeat(6);
     let used = write(&talk, generate(0, &prompt, 4)).attention.unwrap();
     assert!(used.kept_blocks > 0 && used.kept_blocks < used.visible_blocks, "{used:?}");
+}
+
+/// What the masks of all layers and heads keep is what the kernels counted; a window keeps what its definition says.
+#[test]
+fn the_blocks_that_a_prompt_sees_are_told() {
+    let talk = Talk::start(options());
+    talk.report(Command::Load(load(0, 1024)));
+    // More than goes through the layers at once, on software adapters at least, and no whole number of blocks.
+    let text: String = heldout().text.chars().filter(char::is_ascii).take(600).collect();
+    let attend = |attention: &str, layer| Attend {
+        slot: Slot(0),
+        input: Input::Prompt(text.clone()),
+        tokens: 331,
+        attention: attention.to_owned(),
+        layer,
+    };
+    let ask = |attention: &str, layer| {
+        let Report::Attend(found) = talk.report(Command::Attend(attend(attention, layer))) else { panic!() };
+        found
+    };
+    let policy = "asa:block=16,samples=8,max=0.4";
+    let first = ask(policy, 0);
+    assert_eq!((first.tokens, first.block, first.layer), (331, 16, 0));
+    let all: Vec<Attended> = (0..first.layers).map(|layer| ask(policy, layer)).collect();
+    assert_eq!(all[0], first, "the same prompt, the same masks");
+    let (mut kept, mut visible) = (0, 0);
+    for found in &all {
+        assert_eq!(found.rows.iter().map(|row| row.tokens).sum::<u32>(), 331);
+        let mut position = 0;
+        for row in &found.rows {
+            assert_eq!(row.position, position);
+            position += row.tokens;
+            assert_eq!(row.visible, [0, position.div_ceil(16)], "causal");
+            assert_eq!(row.kept.len() as u32, found.heads);
+            for head in &row.kept {
+                assert!(head.is_sorted() && head.iter().all(|j| *j < row.visible[1]));
+                let both = head.contains(&0) && head.contains(&(row.visible[1] - 1));
+                assert!(head.len() < 2 || both, "the first and the own block come before all others: {head:?}");
+                kept += head.len() as u64;
+            }
+            visible += u64::from(found.heads * row.visible[1]);
+        }
+    }
+    assert_eq!((kept, visible), (first.attention.kept_blocks, first.attention.visible_blocks));
+    assert!(all.iter().any(|found| found.rows.iter().any(|row| row.kept.iter().any(|head| *head != row.kept[0]))));
+
+    let window = ask("window:block=16,sinks=1,window=32", 1);
+    for row in &window.rows {
+        let near = |j: &u32| *j == 0 || 16 * (*j + 1) > row.position.saturating_sub(31);
+        let expected: Vec<u32> = (0..row.visible[1]).filter(near).collect();
+        assert!(row.kept.iter().all(|head| *head == expected), "{row:?}");
+    }
+    for (command, part) in [
+        (attend("dense", 0), "leaves no block out"),
+        (attend("asa", first.layers), "there is no layer"),
+        (attend("asa:size=3", 0), "unknown option"),
+        (Attend { slot: Slot(4), ..attend("asa", 0) }, "slot 4"),
+        (Attend { tokens: 1, ..attend("asa", 0) }, "prompt"),
+    ] {
+        let failure = talk.failure(Command::Attend(command));
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
 }
 
 fn evaluation() -> Evaluate {

@@ -28,7 +28,7 @@ pub struct Args {
     /// Seed of the random numbers
     #[arg(long)]
     seed: Option<u64>,
-    /// The page to show: models, compare, quality, tensors or kernels
+    /// The page to show: models, compare, quality, tensors, kernels or attention
     #[arg(long, value_parser = tab)]
     tab: Option<Tab>,
     /// Begin at once

@@ -95,9 +95,12 @@ fn sources(command: &mut Command) -> Vec<&mut Source> {
         Command::Evaluate(command) => std::iter::once(&mut command.source).chain(&mut command.against).collect(),
         Command::Compress(command) => vec![&mut command.source],
         Command::Embed(command) => vec![&mut command.source],
-        Command::Adapters | Command::Unload(_) | Command::Generate(_) | Command::Score(_) | Command::Bench(_) => {
-            Vec::new()
-        }
+        Command::Adapters
+        | Command::Unload(_)
+        | Command::Generate(_)
+        | Command::Score(_)
+        | Command::Attend(_)
+        | Command::Bench(_) => Vec::new(),
     }
 }
 

@@ -87,7 +87,7 @@ fn keys(ui: &egui::Ui, tab: Tab) -> Vec<Action> {
     use egui::{Key, KeyboardShortcut, Modifiers};
     let mut actions = Vec::new();
     let pressed = |modifiers, key| ui.input_mut(|input| input.consume_shortcut(&KeyboardShortcut::new(modifiers, key)));
-    let numbers = [Key::Num1, Key::Num2, Key::Num3, Key::Num4, Key::Num5];
+    let numbers = [Key::Num1, Key::Num2, Key::Num3, Key::Num4, Key::Num5, Key::Num6];
     for (tab, key) in Tab::ALL.into_iter().zip(numbers) {
         if pressed(Modifiers::ALT, key) {
             actions.push(Action::Show(tab));
@@ -97,6 +97,7 @@ fn keys(ui: &egui::Ui, tab: Tab) -> Vec<Action> {
         actions.push(match tab {
             Tab::Quality => Action::Measure,
             Tab::Kernels => Action::Bench,
+            Tab::Attention => Action::Attend,
             _ => Action::Run,
         });
     }

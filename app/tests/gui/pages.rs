@@ -19,6 +19,7 @@ fn used(size: [f32; 2], dark: bool) -> Screen {
         screen.act(action);
     }
     screen.act(Action::Bench);
+    screen.act(Action::Attend);
     screen
 }
 

@@ -145,6 +145,7 @@ impl Scripted {
             }
             Command::Score(command) => report(Report::Score(scores(&command.tokens))),
             Command::Compare(command) => report(Report::Compare(comparison(command))),
+            Command::Attend(command) => report(Report::Attend(attended(command))),
             Command::Bench(plan) => report(Report::Bench(Box::new(benchmark(plan)))),
             _ => vec![EventKind::Done],
         }
@@ -462,4 +463,31 @@ fn benchmark(plan: &Plan) -> Benchmark {
         findings: Findings { clock, clock_reason, ceilings, measurements, skipped: last.into_iter().collect() },
         seconds: 43.0,
     }
+}
+
+/// Every head sees the first block, its own, and some that depend on its number and the layer's.
+fn attended(command: &session::Attend) -> Attended {
+    let block = command.attention.split("block=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
+    let (block, heads): (u32, u32) = (block.unwrap(), 8);
+    let row = |i: u32| {
+        let sees = |head: u32, j: u32| {
+            j == 0 || j == i || (i - j).is_multiple_of(head + 3) || (j * 7 + head + command.layer) % 11 == 3
+        };
+        AttendedRow {
+            position: i * block,
+            tokens: block.min(command.tokens - i * block),
+            visible: [0, i + 1],
+            kept: (0..heads).map(|head| (0..=i).filter(|j| sees(head, *j)).collect()).collect(),
+        }
+    };
+    let rows: Vec<AttendedRow> = (0..command.tokens.div_ceil(block)).map(row).collect();
+    let kept: usize = rows.iter().flat_map(|row| &row.kept).map(Vec::len).sum();
+    let visible: u32 = rows.iter().map(|row| heads * row.visible[1]).sum();
+    let attention = AttentionUse {
+        policy: command.attention.clone(),
+        kept_blocks: kept as u64,
+        visible_blocks: u64::from(visible),
+        kept_fraction: kept as f64 / f64::from(visible),
+    };
+    Attended { layer: command.layer, layers: 6, heads, tokens: command.tokens, block, rows, attention }
 }

@@ -15,7 +15,7 @@ use super::block::{Matrices, Scratch, table};
 use super::calibrate::{Observer, Site};
 use super::context::{Context, Workspace};
 use super::names::Role;
-use super::policy::{AttentionPolicy, BlockAttention, BlockCount};
+use super::policy::{AttentionPolicy, BlockAttention, BlockCount, KeptRow};
 use super::projection::Fused;
 use super::{Config, LayerShape, ModelError, Need, Weights, check_fit};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
@@ -172,6 +172,25 @@ impl Decoder {
         match &self.blocks {
             Some(blocks) => Ok(Some(blocks.count(&self.gpu).await?)),
             None => Ok(None),
+        }
+    }
+
+    /// Keeps the block masks of one layer for every chunk of a prompt from now on, or of none: nothing with dense attention.
+    pub fn watch_blocks(&mut self, layer: Option<usize>) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.watch(layer);
+        }
+    }
+
+    /// The key blocks that were kept in the layer that is watched, of all chunks since it is or since the last call. Their recordings
+    /// must have been submitted. A token that goes through alone sees everything and has no row.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub async fn watched_blocks(&self) -> Result<Vec<KeptRow>, ModelError> {
+        match &self.blocks {
+            Some(blocks) => blocks.watched(&self.gpu).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -421,7 +440,7 @@ impl Layer {
                         pooled::pool(rec, a, cache, keys, gap, context.pooled..keys / gap, coarse)?;
                     }
                     let caches = (cache, coarse.map(|(coarse, _)| coarse));
-                    blocks.prefill(rec, a, [tokens, pos0], &work.q, caches, &work.attended)?;
+                    blocks.prefill(rec, a, layer, [tokens, pos0], &work.q, caches, &work.attended)?;
                 }
             }
             rec.work(4 * u64::from(tokens) * u64::from(keys) * u64::from(shape.heads * shape.cache_dim()))?;

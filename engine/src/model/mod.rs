@@ -30,6 +30,6 @@ pub use decoder::{Decoder, Head};
 pub use encoder::Encoder;
 pub use error::ModelError;
 pub use fit::{Need, check_fit};
-pub use policy::{AttentionPolicy, BlockCount, PolicyError};
+pub use policy::{AttentionPolicy, BlockCount, KeptRow, PolicyError};
 pub use shape::{LayerShape, SHAPES_KEY, is_shrunk};
 pub use weights::{Calibrations, Place, ROTATION_KEY, Rotated, TensorReport, Weights, rotation_of};

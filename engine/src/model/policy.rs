@@ -4,7 +4,9 @@
 //! the blocks that were computed. Single tokens (decoding) always see everything, and weights have no part in it.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::ModelError;
 use crate::gpu::{Buffer, BufferSlice, Gpu, Purpose, Recorder};
@@ -227,6 +229,26 @@ pub struct BlockCount {
     pub visible: u64,
 }
 
+/// The key blocks that a block of a prompt's queries sees, in one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRow {
+    /// Position of the first query.
+    pub position: u32,
+    /// Queries.
+    pub tokens: u32,
+    /// Key blocks that dense attention would compute.
+    pub visible: Range<u32>,
+    /// Those of them that are kept, by head, in rising order.
+    pub kept: Vec<Vec<u32>>,
+}
+
+/// The masks of one layer, of all chunks since watching began.
+#[derive(Debug)]
+struct Watch {
+    layer: usize,
+    masks: Mutex<Vec<(Attention, Blocks, Mask)>>,
+}
+
 /// A policy with what it needs on the device.
 #[derive(Debug)]
 pub(super) struct BlockAttention {
@@ -237,6 +259,7 @@ pub(super) struct BlockAttention {
     /// Computed pairs: two words.
     executed: Buffer,
     visible: AtomicU64,
+    watch: Option<Watch>,
 }
 
 impl BlockAttention {
@@ -250,7 +273,7 @@ impl BlockAttention {
             }
         };
         let executed = gpu.upload("executed blocks", &[0u32; 2], Purpose::Activations)?;
-        Ok(Some(Self { policy, block, offsets, executed, visible: AtomicU64::new(0) }))
+        Ok(Some(Self { policy, block, offsets, executed, visible: AtomicU64::new(0), watch: None }))
     }
 
     pub(super) async fn count(&self, gpu: &Gpu) -> Result<BlockCount, ModelError> {
@@ -263,11 +286,45 @@ impl BlockAttention {
         self.policy
     }
 
-    /// Records the attention of a chunk. `coarse`: means of the keys and values so far, where the policy pools them.
+    /// Keeps the masks of this layer from now on, or of none.
+    pub(super) fn watch(&mut self, layer: Option<usize>) {
+        self.watch = layer.map(|layer| Watch { layer, masks: Mutex::default() });
+    }
+
+    /// What the masks keep that were made since watching began. The recordings that made them must have been submitted.
+    pub(super) async fn watched(&self, gpu: &Gpu) -> Result<Vec<KeptRow>, ModelError> {
+        let Some(watch) = &self.watch else { return Ok(Vec::new()) };
+        let masks = std::mem::take(&mut *watch.masks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut rows = Vec::new();
+        for (a, b, mask) in masks {
+            let (q_blocks, words) = (b.q_blocks(), mask.words);
+            let heads = if mask.shared { 1 } else { a.heads };
+            let bits: Vec<u32> = gpu.read(&mask.bits, 0, u64::from(heads * q_blocks * words)).await?;
+            for i in 0..q_blocks {
+                let visible = b.visible(&a, i);
+                let keeps = |head: u32, j: u32| {
+                    let row = if mask.shared { i } else { head * q_blocks + i };
+                    (bits[(row * words + j / 32) as usize] >> (j % 32) & 1 == 1) != mask.invert
+                };
+                let kept = |head| visible.clone().filter(|j| keeps(head, *j)).collect();
+                let first = i * b.q_block;
+                rows.push(KeptRow {
+                    position: b.pos0 + first,
+                    tokens: b.q_block.min(b.tokens - first),
+                    kept: (0..a.heads).map(kept).collect(),
+                    visible: visible.clone(),
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Records the attention of a chunk of `layer`. `coarse`: means of the keys and values so far, where the policy pools them.
     pub(super) fn prefill(
         &self,
         rec: &mut Recorder,
         a: &Attention,
+        layer: usize,
         [tokens, pos0]: [u32; 2],
         q: &Buffer,
         (cache, coarse): (&KvCache, Option<&KvCache>),
@@ -284,6 +341,10 @@ impl BlockAttention {
             }
             _ => return Ok(attention::prefill(rec, a, tokens, pos0, pos0 + tokens, q, cache, o)?),
         };
+        if let Some(watch) = self.watch.as_ref().filter(|watch| watch.layer == layer) {
+            let mut masks = watch.masks.lock().unwrap_or_else(PoisonError::into_inner);
+            masks.push((*a, b, mask.clone()));
+        }
         blocks::prefill(rec, a, &b, &mask, q, cache, &fine)?;
         match (self.policy.pool(), coarse) {
             // A window of the model's own leaves nothing far away to see.

@@ -209,6 +209,21 @@ pub struct Score {
     pub tokens: Vec<u32>,
 }
 
+/// Asks a loaded model which blocks of keys the queries of a prompt see. From then on the model has this attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attend {
+    /// The loaded model.
+    pub slot: Slot,
+    /// The prompt.
+    pub input: Input,
+    /// At most this many of its first tokens.
+    pub tokens: u32,
+    /// What the queries see: `window:window=1024`, `asa:max=0.5`.
+    pub attention: String,
+    /// The layer, counted from 0.
+    pub layer: u32,
+}
+
 /// Compares compressions of a model with its dense original: quality, speed, memory, and a generated text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compare {
@@ -309,6 +324,8 @@ pub enum Command {
     Generate(Generate),
     /// See [`Score`].
     Score(Score),
+    /// See [`Attend`].
+    Attend(Attend),
     /// See [`Compare`].
     Compare(Compare),
     /// See [`Evaluate`].

@@ -11,7 +11,7 @@ use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::stage::{Prepared, prepare};
-use super::{Command, Options, bench, compare, embed, evaluate, inspect, score, stage};
+use super::{Command, Options, attend, bench, compare, embed, evaluate, inspect, score, stage};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -58,6 +58,13 @@ impl Desk {
             }
             Command::Generate(command) => self.generate(&command, reporter).await?,
             Command::Score(command) => self.score(&command, reporter).await?,
+            Command::Attend(command) => {
+                let Slot(number) = command.slot;
+                let model = self.models.get_mut(&command.slot);
+                let model =
+                    model.ok_or_else(|| fail(format!("no model is loaded in slot {number}: load one first")))?;
+                Report::Attend(attend::attend(model, &command, &reporter.monitor).await?)
+            }
             Command::Compare(command) => {
                 compare::compare(&self.gpu().await?, &self.limits(), command, reporter).await?
             }

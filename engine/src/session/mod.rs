@@ -6,6 +6,7 @@
 //! runs or waits. Natively the work happens on a thread of its own, in a browser on the worker's event loop, with the same
 //! code: whoever sends cannot tell which.
 
+mod attend;
 mod bench;
 mod calibrate;
 mod command;
@@ -28,8 +29,8 @@ mod stage;
 pub use crate::bench::Plan as Bench;
 pub use crate::codec::cubic;
 pub use command::{
-    Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options, Recipe,
-    Role, Rotation, Sampling, Score, Slot, Source, Text,
+    Attend, Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options,
+    Recipe, Role, Rotation, Sampling, Score, Slot, Source, Text,
 };
 pub use event::{Event, EventKind, Failure};
 pub use plan::plan;

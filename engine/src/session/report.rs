@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::attend::{Attended, AttendedRow};
 pub use super::bench::Benchmark;
 use crate::eval::EmbeddingDrift;
 use crate::gpu::{AdapterSummary, Tier};
@@ -28,6 +29,9 @@ pub enum Report {
     /// Of `Score`.
     #[serde(rename = "tersor.score/1")]
     Score(Scores),
+    /// Of `Attend`.
+    #[serde(rename = "tersor.attend/1")]
+    Attend(Attended),
     /// Of `Compare`.
     #[serde(rename = "tersor.compare/1")]
     Compare(Comparison),

@@ -2,6 +2,7 @@
 //!
 //! Views read the [`State`] and answer with [`Action`]s. Tests drive it in the same way.
 
+mod attention;
 mod compare;
 mod export;
 mod kernels;
@@ -16,6 +17,7 @@ use tersor_engine::progress::Progress;
 use tersor_engine::session::report::{Adapters, Inspection};
 use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
 
+pub use attention::{Attention, MOST_TOKENS};
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
 pub use export::Form;
 pub use kernels::Kernels;
@@ -40,11 +42,14 @@ pub enum Tab {
     Tensors,
     /// How fast the shaders are.
     Kernels,
+    /// Where heads look.
+    Attention,
 }
 
 impl Tab {
     /// All pages, in the order of their keys.
-    pub const ALL: [Self; 5] = [Self::Models, Self::Compare, Self::Quality, Self::Tensors, Self::Kernels];
+    pub const ALL: [Self; 6] =
+        [Self::Models, Self::Compare, Self::Quality, Self::Tensors, Self::Kernels, Self::Attention];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -54,6 +59,7 @@ impl Tab {
             Self::Quality => "Quality",
             Self::Tensors => "Tensors",
             Self::Kernels => "Kernels",
+            Self::Attention => "Attention",
         }
     }
 
@@ -148,6 +154,8 @@ pub enum Action {
     Measure,
     /// Measure the kernels.
     Bench,
+    /// Ask where heads look.
+    Attend,
     /// Show a tensor.
     Tensor(String),
     /// Show a tensor on its page.
@@ -197,6 +205,8 @@ pub(crate) enum Purpose {
     Measure(Origin),
     Tensor(String),
     Bench,
+    LoadToAttend,
+    Attend,
 }
 
 /// The model that everything is about.
@@ -245,6 +255,8 @@ pub struct State {
     pub tensors: Tensors,
     /// Speeds.
     pub kernels: Kernels,
+    /// Where heads look.
+    pub attention: Attention,
     /// What went wrong last.
     pub notice: Option<Notice>,
     pub(crate) jobs: HashMap<JobId, Purpose>,
@@ -275,6 +287,7 @@ impl State {
             quality: Quality::default(),
             tensors: Tensors::default(),
             kernels: Kernels::default(),
+            attention: Attention::default(),
             notice: None,
             jobs: HashMap::new(),
             then: None,
@@ -293,6 +306,7 @@ impl State {
                 Tab::Quality if start.run => Action::Measure,
                 Tab::Compare if start.run => Action::Run,
                 Tab::Kernels if start.run => Action::Bench,
+                Tab::Attention if start.run => Action::Attend,
                 page => Action::Show(page),
             });
             state.apply(action, client);
@@ -359,6 +373,7 @@ impl State {
             Action::Run => self.run(client),
             Action::Measure => self.measure(client),
             Action::Bench => self.bench(client),
+            Action::Attend => self.attend(client),
             Action::Tensor(name) => self.show_tensor(name, client),
             Action::Examine(name) => {
                 self.tab = Tab::Tensors;
@@ -467,6 +482,8 @@ impl State {
             Purpose::Measure(origin) => self.on_measure(&origin, kind),
             Purpose::Tensor(name) => self.on_tensor(&name, kind),
             Purpose::Bench => self.on_bench(kind),
+            Purpose::LoadToAttend => self.on_load_to_attend(kind),
+            Purpose::Attend => self.on_attend(kind, client),
         }
     }
 
@@ -492,6 +509,7 @@ impl State {
         if self.model.as_ref().is_some_and(|before| before.origin != model.origin) {
             self.compare.forget();
             self.tensors = Tensors::default();
+            self.attention.found = None;
         }
         self.opening = None;
         self.model = Some(model);
@@ -501,6 +519,7 @@ impl State {
                 Action::Run => self.tab = Tab::Compare,
                 Action::Measure => self.tab = Tab::Quality,
                 Action::Bench => self.tab = Tab::Kernels,
+                Action::Attend => self.tab = Tab::Attention,
                 _ => {}
             }
             self.apply(action, client);
@@ -510,6 +529,7 @@ impl State {
     fn failed(&mut self, purpose: &Purpose, failure: &Failure) {
         if failure.device_lost {
             self.compare.lost();
+            self.attention.lost();
             let text = format!("The GPU stopped working: {}. Everything else is still here.", failure.message);
             let again = match purpose {
                 Purpose::Bench => ("Measure again", Remedy::Bench),

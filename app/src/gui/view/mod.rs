@@ -1,5 +1,6 @@
 //! What the app looks like. Views read the state, change what is typed or dragged in it, and answer with actions.
 
+mod attention;
 mod axis;
 mod compare;
 mod errors;
@@ -55,6 +56,7 @@ pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             Tab::Quality => quality::show(ui, state, actions),
             Tab::Tensors => tensors::show(ui, state, actions),
             Tab::Kernels => kernels::show(ui, state, actions),
+            Tab::Attention => attention::show(ui, state, actions),
         }
     });
     hovering_files(ui);

@@ -234,7 +234,7 @@ pub fn export(ui: &mut Ui, actions: &mut Vec<super::Action>) {
                 Form::Json => ("JSON", "The report as data, as the command line writes it"),
                 Form::Svg => ("SVG", "The plot as a drawing"),
             };
-            if ui.small_button(name).on_hover_text(what).clicked() {
+            if ui.button(name).on_hover_text(what).clicked() {
                 actions.push(super::Action::Export(form));
             }
         }

@@ -31,11 +31,13 @@ fn a_window_opens_compares_and_closes() {
 }
 
 /// Pages with the arguments that fill them.
-const PAGES: [(&str, &[&str]); 4] = [
+const PAGES: [(&str, &[&str]); 6] = [
     ("models", &["--tab", "models"]),
     ("compare", &["--with", "q4_k", "uniform:bits=2", "--tokens", "160", "--run"]),
     ("quality", &["--tab", "quality", "--with", "q8_0", "q4_k", "q2_k", "--run"]),
     ("tensors", &["--tab", "tensors"]),
+    ("kernels", &["--tab", "kernels", "--run"]),
+    ("attention", &["--tab", "attention", "--run"]),
 ];
 /// A desk in dark, a phone in light.
 const LOOKS: [(&str, &str, &str); 2] = [("desk", "1280x800", "dark"), ("phone", "390x844", "light")];

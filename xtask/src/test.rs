@@ -57,7 +57,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "browser",
         what: "the app in a browser: built, loaded, compared with native",
-        // Its tests build for a browser first and then compute in software: by name until all of them have passed in one run.
+        // By name, since it takes as long as all other steps: the program is built for browsers, and then computes in software.
         default: false,
         run: || shell::run(&mut in_browser(&web::build(web::Profile::Quick)?)?),
     },

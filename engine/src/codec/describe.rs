@@ -140,9 +140,9 @@ impl Method {
             }
             _ => given.iter().find(|(name, _)| *name == p.name).map_or(p.default(), |(_, value)| value).to_owned(),
         };
-        // An option that nobody described cannot be kept.
-        let known = |name: &str| named(name) || bare;
-        if !options.is_empty() && !given.iter().all(|(name, _)| known(name)) {
+        // An option that nobody described cannot be kept; one without a described name is the bare parameter's value.
+        let unnamed = given.iter().filter(|(name, _)| !named(name)).count();
+        if !options.is_empty() && unnamed > usize::from(bare) {
             return None;
         }
         Some(self.parameters.iter().map(value).collect())
@@ -231,7 +231,7 @@ const DESCRIBED: &[Method] = &[
     Method {
         name: "spqr",
         family: Family::Integers,
-        what: "3-bit integers with 3-bit scales; the weights that would lose most stay in 16 bits (SpQR).",
+        what: "Integers of 3 or 4 bits with 3-bit scales; the weights that would lose most stay in 16 bits (SpQR).",
         parameters: &[
             optional("bits", "bits of a weight", Values::OneOf(&["3", "4"])),
             optional("group", "weights that share a scale", Values::OneOf(&["16", "32"])),
@@ -414,6 +414,8 @@ mod tests {
         assert_eq!(find("uniform").values("uniform:bits=3").unwrap(), ["3", "64", "off", "off"]);
         assert_eq!(find("nf4").values("uniform:bits=3"), None);
         assert_eq!(find("q4_k").values("q4_k+eora:rank=64"), None);
+        assert_eq!(find("sparse").values("sparse:50%,method=wanda").unwrap(), ["50%", "wanda", "bf16"]);
+        assert_eq!(find("sparse").values("sparse:50%,block=16"), None);
         assert_eq!(
             find("spqr").values("spqr:published"),
             None,

@@ -4,7 +4,7 @@ use tersor_engine::progress::Progress;
 use tersor_engine::session::report::Attended;
 use tersor_engine::session::{Attend, Calibration, Command, EventKind, Input, Load, Report, Slot};
 
-use super::{Client, Notice, Origin, Purpose, State, Tab};
+use super::{Client, Origin, Purpose, State};
 
 /// The slot of the model that is asked, beside those of columns.
 const SLOT: Slot = Slot(u32::MAX);
@@ -86,11 +86,7 @@ impl State {
             self.attention.again = true;
             return;
         }
-        let Some(model) = &self.model else {
-            self.notice = Some(Notice { text: "Choose a model first.".to_owned(), remedy: None });
-            self.tab = Tab::Models;
-            return;
-        };
+        let Some(model) = &self.model else { return self.ask_for_model() };
         self.notice = None;
         let attention = &mut self.attention;
         if attention.held.as_ref() != Some(&model.origin) {

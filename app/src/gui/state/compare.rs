@@ -7,7 +7,7 @@ use tersor_engine::session::{
     self, Command, EventKind, Generate, Input, Load, Recipe, Report, Rotation, Sampling, Score, Slot,
 };
 
-use super::{Client, Notice, Origin, Purpose, ROTATION, State};
+use super::{Client, Origin, Purpose, ROTATION, State};
 
 /// The original and three compressions: what fits on a screen.
 pub const MOST_COLUMNS: usize = 4;
@@ -236,11 +236,7 @@ impl State {
         if self.compare.is_running() {
             return;
         }
-        let Some(model) = &self.model else {
-            self.notice = Some(Notice { text: "Choose a model first.".to_owned(), remedy: None });
-            self.tab = super::Tab::Models;
-            return;
-        };
+        let Some(model) = &self.model else { return self.ask_for_model() };
         self.notice = None;
         let (origin, rotate) = (model.origin.clone(), self.settings.rotate);
         let s = &self.settings;

@@ -265,6 +265,12 @@ pub struct State {
 }
 
 impl State {
+    /// Says that a model is needed, where one is chosen.
+    fn ask_for_model(&mut self) {
+        self.notice = Some(Notice { text: "Choose a model first.".to_owned(), remedy: None });
+        self.tab = Tab::Models;
+    }
+
     /// Begins: asks for the adapters, and does what `start` says.
     pub fn new(mut settings: Settings, start: Start, client: &mut dyn Client) -> Self {
         if !start.recipes.is_empty() {

@@ -4,7 +4,7 @@ use tersor_engine::progress::Progress;
 use tersor_engine::session::report::{Comparison, Device, Model, TextInfo, Variant};
 use tersor_engine::session::{Command, EventKind, Input, Recipe, Report, Rotation};
 
-use super::{Client, Notice, Origin, Purpose, ROTATION, State, Tab};
+use super::{Client, Origin, Purpose, ROTATION, State};
 use crate::report::plot::{self, Better, Point, Scale};
 use crate::units::megabytes;
 
@@ -192,11 +192,7 @@ impl State {
         if self.quality.running {
             return;
         }
-        let Some(model) = &self.model else {
-            self.notice = Some(Notice { text: "Choose a model first.".to_owned(), remedy: None });
-            self.tab = Tab::Models;
-            return;
-        };
+        let Some(model) = &self.model else { return self.ask_for_model() };
         self.notice = None;
         let columns = self.compare.columns.iter();
         let recipes = columns.skip(1).filter(|column| !matches!(column.plan, Some(Err(_))));

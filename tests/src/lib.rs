@@ -7,9 +7,10 @@ pub mod decoder;
 pub mod families;
 pub mod golden;
 pub mod hostile;
-pub mod kernel;
 pub mod models;
 pub mod rewritten;
 pub mod scratch;
 pub mod side_by_side;
 pub mod talk;
+
+pub use tersor_kernel_tests::kernel;

@@ -4,6 +4,7 @@
 //! SmolLM2 writes a few tokens only, since SwiftShader computes on the processor; the long parts are tiny's.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -369,4 +370,37 @@ fn every_portable_shader_compiles_in_the_browser() {
     println!("{} permutations compiled; {needs_more} need 16-bit floats or subgroups", shaders.len());
     assert!(shaders.len() > 100);
     assert!(refused.is_empty(), "Chromium refuses {} shaders:\n{}", refused.len(), refused.join("\n"));
+}
+
+#[test]
+#[ignore = "needs the built page: cargo xtask test --only browser"]
+fn every_kernel_test_passes_in_the_browser() {
+    let folder = std::env::var_os("TERSOR_WEB_KERNELS").map(PathBuf::from);
+    let folder =
+        folder.expect("TERSOR_WEB_KERNELS names the folder of the tests' page: see cargo xtask test --only browser");
+    let only = std::env::var("TERSOR_KERNEL_TESTS").unwrap_or_default();
+    let mut browser = Browser::start();
+    browser.open(&format!("{}/#{only}", address(folder)));
+    let mut seen = 0;
+    let mut failed = Vec::new();
+    loop {
+        // Whether it has ended is asked first, so that no result comes in between.
+        let ended = browser.evaluate("window.ended === true") == true;
+        let results = browser.evaluate(&format!("(window.results ?? []).slice({seen})"));
+        for result in results.as_array().unwrap() {
+            let name = result["name"].as_str().unwrap();
+            let seconds = result["milliseconds"].as_f64().unwrap() / 1e3;
+            println!("{name} ... {} ({seconds:.1} s)", if result["error"].is_null() { "ok" } else { "FAILED" });
+            seen += 1;
+            if let Some(error) = result["error"].as_str() {
+                failed.push(format!("{name}: {error}"));
+            }
+        }
+        if ended {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(failed.is_empty(), "{} of {seen} failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(seen > 0, "no test ran");
 }

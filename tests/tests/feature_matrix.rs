@@ -77,7 +77,7 @@ impl Matrix {
     }
 }
 
-/// Whether a Rust source has a test of this name: a function under `#[test]`, or one inside `proptest!`.
+/// Whether a Rust source has a test of this name: a function under `#[test]` (also inside `proptest!`) or `#[kernel_test]`.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let declared = |line: &str| {
@@ -90,7 +90,7 @@ fn has_test(source: &str, name: &str) -> bool {
                 .iter()
                 .rev()
                 .take_while(|l| l.starts_with("#[") || l.starts_with("//"))
-                .any(|l| *l == "#[test]")
+                .any(|l| matches!(*l, "#[test]" | "#[kernel_test]"))
     })
 }
 
@@ -149,9 +149,8 @@ fn every_category_is_implemented_specified_or_out_of_scope() {
 
 #[test]
 fn a_missing_test_is_noticed() {
-    let source =
-        "#[test]\nfn here() {}\nfn helper() {}\nproptest! {\n    /// Why.\n    #[test]\n    fn random(x in 0..3) {}\n}";
-    assert!(has_test(source, "here") && has_test(source, "random"));
+    let source = "#[test]\nfn here() {}\nfn helper() {}\n#[kernel_test]\nfn everywhere() {}\nproptest! {\n    /// Why.\n    #[test]\n    fn random(x in 0..3) {}\n}";
+    assert!(["here", "random", "everywhere"].iter().all(|name| has_test(source, name)));
     assert!(!has_test(source, "helper") && !has_test(source, "her") && !has_test(source, "gone"));
 }
 

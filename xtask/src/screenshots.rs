@@ -32,7 +32,7 @@ pub fn main(args: Vec<String>) -> Result<()> {
     run(screen.show_on(test.env("TERSOR_SCREENSHOTS", &folder)))?;
     if !native {
         let page = web::build(web::Profile::Quick)?;
-        run(test::in_browser(&page)?.env("TERSOR_SCREENSHOTS", &folder))?;
+        run(test::in_browser(&page)?.args(["--skip", "kernel"]).env("TERSOR_SCREENSHOTS", &folder))?;
     }
     Ok(())
 }

@@ -59,7 +59,11 @@ const STEPS: &[Step] = &[
         what: "the app in a browser: built, loaded, compared with native",
         // By name, since it takes as long as all other steps: the program is built for browsers, and then computes in software.
         default: false,
-        run: || shell::run(&mut in_browser(&web::build(web::Profile::Quick)?)?),
+        run: || {
+            let page = web::build(web::Profile::Quick)?;
+            let kernels = web::build_kernel_tests()?;
+            shell::run(in_browser(&page)?.env("TERSOR_WEB_KERNELS", kernels))
+        },
     },
     Step { name: "wasm", what: "the engine builds for browsers", default: true, run: wasm::check },
 ];

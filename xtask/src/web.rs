@@ -8,11 +8,13 @@ use crate::shell::{cargo, command, root, run};
 use crate::{serve, wasm};
 
 const HELP: &str = "\
-usage: cargo xtask web [--quick] [--serve [PORT]]
+usage: cargo xtask web [--quick | --kernel-tests] [--serve [PORT]]
 
 Builds the app for browsers into target/web/dist, which any static host can serve (https, or localhost).
 
   --quick        build in a fraction of the time, a larger and slower program
+  --kernel-tests build the page that runs every kernel's test instead, into target/web/kernels;
+                 #NAME,-NAME in its address runs the tests whose names contain NAME, all but those
   --serve        serve the folder on this machine, at http://localhost:8080 or another PORT
 ";
 
@@ -32,7 +34,7 @@ pub enum Profile {
 
 /// Reads the arguments.
 pub fn main(args: Vec<String>) -> Result<()> {
-    let (mut profile, mut port) = (Profile::Release, None);
+    let (mut profile, mut tests, mut port) = (Profile::Release, false, None);
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -41,6 +43,7 @@ pub fn main(args: Vec<String>) -> Result<()> {
                 return Ok(());
             }
             "--quick" => profile = Profile::Quick,
+            "--kernel-tests" => tests = true,
             "--serve" => {
                 let number = args.next_if(|next| !next.starts_with("--"));
                 port = Some(number.map_or(Ok(8080), |n| n.parse()).context("--serve wants the number of a port")?);
@@ -48,7 +51,7 @@ pub fn main(args: Vec<String>) -> Result<()> {
             other => bail!("unknown argument {other:?}\n\n{HELP}"),
         }
     }
-    let dist = build(profile)?;
+    let dist = if tests { build_kernel_tests()? } else { build(profile)? };
     println!("built {}", dist.display());
     if let Some(port) = port {
         let address = serve::serve(dist, port).with_context(|| format!("cannot open port {port}"))?;
@@ -62,23 +65,44 @@ pub fn main(args: Vec<String>) -> Result<()> {
 
 /// Builds the page and returns its folder.
 pub fn build(profile: Profile) -> Result<PathBuf> {
+    let module = compile(profile, &["-p", "tersor", "--bin", "tersor"])?.join("tersor.wasm");
+    let dist = page_of(&module, "target/web/dist", "web", &PAGE)?;
+    tiny(&dist.join("models/tiny"))?;
+    Ok(dist)
+}
+
+/// Builds the page that runs the kernels' tests and returns its folder.
+pub fn build_kernel_tests() -> Result<PathBuf> {
+    // Together with the app, so that dependencies have the features it gives them and are built once.
+    let both = ["-p", "tersor", "--bin", "tersor", "-p", "tersor-kernel-tests", "--bin", "tersor-kernel-tests"];
+    let module = compile(Profile::Quick, &both)?.join("tersor-kernel-tests.wasm");
+    page_of(&module, "target/web/kernels", "tests/kernels/page", &["index.html", "page.js", "worker.js", "turn.js"])
+}
+
+/// Compiles what is selected and returns the folder of the modules.
+fn compile(profile: Profile, selection: &[&str]) -> Result<PathBuf> {
     let name = if profile == Profile::Quick { "web-quick" } else { "web" };
     // Its own target folder: another compiler would otherwise rebuild the native one's artefacts.
     let target = root().join("target/wasm");
     run(wasm::cargo_for_wasm()?
-        .args(["build", "--locked", "-p", "tersor", "--bin", "tersor", "--profile", name])
-        .args(["--target", wasm::TARGET, "--target-dir"])
+        .args(["build", "--locked", "--profile", name, "--target", wasm::TARGET])
+        .args(selection)
+        .arg("--target-dir")
         .arg(&target))?;
-    let dist = root().join("target/web/dist");
+    Ok(target.join(wasm::TARGET).join(name))
+}
+
+/// Makes a folder of a compiled module and `files` of the folder `from`, and returns it.
+fn page_of(module: &Path, folder: &str, from: &str, files: &[&str]) -> Result<PathBuf> {
+    let dist = root().join(folder);
     if dist.exists() {
         std::fs::remove_dir_all(&dist).with_context(|| format!("cannot empty {}", dist.display()))?;
     }
     std::fs::create_dir_all(&dist).with_context(|| format!("cannot create {}", dist.display()))?;
-    run(command(bindgen()?).arg(target.join(wasm::TARGET).join(name).join("tersor.wasm")).arg(&dist))?;
-    for file in PAGE {
-        copy(&root().join("web").join(file), &dist.join(file))?;
+    run(command(bindgen()?).arg(module).arg(&dist))?;
+    for file in files {
+        copy(&root().join(from).join(file), &dist.join(file))?;
     }
-    tiny(&dist.join("models/tiny"))?;
     Ok(dist)
 }
 

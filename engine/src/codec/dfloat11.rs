@@ -28,8 +28,10 @@ use super::dense::Dense;
 use super::rows::check_weights;
 use super::{Codec, CodecError, CodecRef, Packed, Plane, PlaneLayout, RUN};
 
+pub(crate) use container::PARTS;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use container::forget;
 pub use container::{Container, Member, config_entry};
-pub(crate) use container::{PARTS, forget};
 pub use stream::{BLOCK_BYTES, Group, MOST_ROWS, Refused};
 
 /// Bits a weight that plans count with: what weights of real models take, with a margin.

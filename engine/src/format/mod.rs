@@ -28,6 +28,7 @@ pub use checkpoint::{Checkpoint, Found, Meta, TensorInfo};
 pub use checksums::{CHECKSUMS_KEY, Checksums};
 pub use decode::decode_f32;
 pub use dtype::{Dtype, GgmlType, ShapeError};
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use embedded::FILE_PREFIX;
 pub use embedded::embed;
 pub(crate) use error::quoted;

@@ -11,7 +11,7 @@ use super::language::{Language, read_policy};
 use super::report::{self, Report};
 use super::runner::{Interruption, Reporter};
 use super::stage::{Prepared, prepare};
-use super::{Command, Options, attend, bench, compare, embed, evaluate, inspect, score, stage};
+use super::{Command, Options, attend, bench, compare, embed, evaluate, inspect, score};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
 use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
@@ -153,7 +153,8 @@ impl Desk {
         let (seed, monitor) = (command.rotation.map(|r| r.seed), &reporter.monitor);
         // Only calibration takes a device.
         let asked = &command.calibration;
-        let gpu = if stage::calibrates(&original, &recipe, seed, asked)? { Some(self.gpu().await?) } else { None };
+        let gpu =
+            if super::stage::calibrates(&original, &recipe, seed, asked)? { Some(self.gpu().await?) } else { None };
         let prepared = prepare(gpu.as_ref(), &original, Some(&recipe), seed, asked, monitor).await?;
         let Prepared { checkpoint, rotation, gathered } = &prepared;
         let stored = Stored::of(checkpoint)?;

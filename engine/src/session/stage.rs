@@ -32,6 +32,7 @@ pub(super) struct StageStatistics {
 }
 
 /// Whether [`prepare`] needs a device.
+#[cfg(not(target_arch = "wasm32"))] // Browsers write no files.
 pub(super) fn calibrates(
     checkpoint: &Checkpoint,
     recipe: &Recipe,

@@ -209,6 +209,7 @@ pub fn config_entry(config: &mut Map<String, Value>, groups: &[(String, Vec<Stri
 }
 
 /// `config.json` without that entry.
+#[cfg(not(target_arch = "wasm32"))] // Browsers write no files.
 pub(crate) fn forget(config: &mut Map<String, Value>) {
     config.remove(CONFIG_KEY);
 }

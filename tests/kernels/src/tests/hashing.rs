@@ -1,11 +1,13 @@
 //! EcoFormer's hashed linear attention on the GPU against its f64 twin and an independent implementation (`golden/attention`).
 
+use crate::golden::Tensors;
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::attention::hashing::learn::{Learning, learn};
 use tersor_engine::ops::attention::hashing::{Form, Hash, Hasher};
 use tersor_engine::reference::{hashing as twin, nmse};
-use tersor_tests::golden::Tensors;
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 const BOUND: f64 = 1e-11;
 const FORMS: [Form; 2] = [Form::Mean, Form::Released];
@@ -43,7 +45,7 @@ fn run(gpu: &Gpu, hash: &Hash, form: Form, x: &[f32], v: &[f32]) -> Found {
     hasher.attend_pairs(&mut rec, tokens, form, codes.slice(), v, outputs[1].slice(), &counters[1]).unwrap();
     rec.submit().unwrap();
     let additions = counters.map(|counter| {
-        let words: Vec<u32> = pollster::block_on(gpu.read(&counter, 0, 2)).unwrap();
+        let words: Vec<u32> = block_on(gpu.read(&counter, 0, 2)).unwrap();
         u64::from(words[0]) | u64::from(words[1]) << 32
     });
     let [linear, pairs] = outputs.map(|o| o.floats(gpu));
@@ -66,7 +68,7 @@ fn check_codes(hash: &Hash, found: &[u32], projections: &[f64]) {
     assert!(close * 500 <= projections.len(), "{close} of {} bits", projections.len());
 }
 
-#[test]
+#[kernel_test]
 fn linear_attention_is_its_quadratic_form() {
     let mut random = Random::new(1);
     for gpu in gpus() {
@@ -91,9 +93,9 @@ fn linear_attention_is_its_quadratic_form() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn codes_and_attention_are_the_references() {
-    let golden = Tensors::open("attention/golden.safetensors");
+    let golden = Tensors::of_attention();
     let [x, v, anchors, means, matrix] =
         ["x", "v", "anchors", "means", "matrix"].map(|name| golden.f32s(&format!("eco.{name}")));
     let hash = Hash { heads: 2, head_dim: 16, bits: 16, anchors, means, matrix };
@@ -112,7 +114,7 @@ fn codes_and_attention_are_the_references() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn agreement_of_packed_codes_is_their_dot_product() {
     let mut random = Random::new(2);
     for bits in [8, 16, 32] {
@@ -126,7 +128,7 @@ fn agreement_of_packed_codes_is_their_dot_product() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn additions_grow_with_the_tokens_not_their_square() {
     let mut random = Random::new(3);
     let gpu = &gpus()[0];
@@ -144,9 +146,9 @@ fn additions_grow_with_the_tokens_not_their_square() {
 }
 
 /// Row 58 of the catalogue: hashes that were learned find more of a token's neighbours than hashes at random.
-#[test]
+#[kernel_test]
 fn learned_hashes_know_neighbours_better() {
-    let golden = Tensors::open("attention/golden.safetensors");
+    let golden = Tensors::of_attention();
     let digits: Vec<f32> = golden.u16s("digits").into_iter().flat_map(u16::to_le_bytes).map(f32::from).collect();
     let (seen, unseen) = digits.split_at(400 * 64);
     let gpu = &gpus()[0];
@@ -194,7 +196,7 @@ fn neighbours_in_common(codes: &[u32], x: &[f32]) -> f64 {
     common as f64 / (10 * codes.len()) as f64
 }
 
-#[test]
+#[kernel_test]
 fn impossible_hashes_are_refused() {
     let gpu = &gpus()[0];
     let good = random_hash(&mut Random::new(4), 2, 32, 16, 5);

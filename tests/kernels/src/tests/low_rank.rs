@@ -1,8 +1,11 @@
 //! Layers with a low-rank part, `Ŵ x + B (A x)`, against their f64 twin: every kernel, tier and format of the factors, alone and on top of
 //! codecs, stacked, gated, normalised.
 
+use crate::turns::block_on;
 use std::collections::HashSet;
+use tersor_kernel_test_macro::kernel_test;
 
+use crate::kernel::{Random, gpus};
 use tersor_engine::codec::{self, Calibration, Packed};
 use tersor_engine::gpu::{Gpu, GpuOptions, Purpose, Tier};
 use tersor_engine::ops::elementwise::Activation;
@@ -10,7 +13,6 @@ use tersor_engine::ops::linear::{
     Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, forward, forward_with,
 };
 use tersor_engine::reference::linear as twin;
-use tersor_tests::kernel::{Random, gpus};
 
 const GUARD: f32 = 12345.678;
 
@@ -127,7 +129,7 @@ fn check(gpu: &Gpu, case: &Case, packed: &Packed, decision: Option<Decision>) {
         assert_eq!(rec.dispatches(), 2 + u64::from(apart), "{what}");
     }
     rec.submit().unwrap_or_else(|e| panic!("{what}: {e}"));
-    let got: Vec<f32> = pollster::block_on(gpu.read(&y_buffer, 0, y_buffer.size() / 4)).unwrap();
+    let got: Vec<f32> = block_on(gpu.read(&y_buffer, 0, y_buffer.size() / 4)).unwrap();
 
     let parts = packed.codec.low_rank(&packed).unwrap();
     let norm = case.norm.then_some((&norm_weight[..], 1e-5));
@@ -183,7 +185,7 @@ fn check_all(gpus: &[Gpu], case: &Case) {
     }
 }
 
-#[test]
+#[kernel_test]
 fn every_format_of_factors_on_codecs_and_alone() {
     let gpus = gpus();
     for recipe in [
@@ -204,7 +206,7 @@ fn every_format_of_factors_on_codecs_and_alone() {
 }
 
 /// What is under the low-rank part may itself be made of several methods.
-#[test]
+#[kernel_test]
 fn low_rank_parts_on_sparse_and_coded_weights() {
     let gpus = gpus();
     for (recipe, cols) in [
@@ -222,7 +224,7 @@ fn low_rank_parts_on_sparse_and_coded_weights() {
 }
 
 /// Matrices that are stacked keep their own factors, wherever their rows fall in a kernel's tiles.
-#[test]
+#[kernel_test]
 fn stacked_matrices_have_factors_of_their_own() {
     let gpus = gpus();
     for (rows, tokens) in [(&[37usize, 40, 75][..], 1), (&[64, 16, 16], 5), (&[33, 130], 66)] {
@@ -232,7 +234,7 @@ fn stacked_matrices_have_factors_of_their_own() {
     check_all(&gpus, &plain("svd:rank=16", &[40, 50, 60], 64, 7));
 }
 
-#[test]
+#[kernel_test]
 fn everything_that_fuses_with_a_low_rank_part() {
     let gpus = gpus();
     let silu = Some(Activation::Silu);
@@ -257,8 +259,8 @@ fn everything_that_fuses_with_a_low_rank_part() {
     }
 }
 
-#[test]
-fn columns_that_do_not_fill_a_run() {
+#[kernel_test]
+fn low_rank_parts_of_columns_that_do_not_fill_a_run() {
     let gpus = gpus();
     for (recipe, cols, tokens, norm) in [
         ("f16+svd:rank=8", 37, 1, true),
@@ -271,7 +273,7 @@ fn columns_that_do_not_fill_a_run() {
 }
 
 /// A low-rank layer multiplies r (in + out) numbers a token, and no more.
-#[test]
+#[kernel_test]
 fn multiplications_are_counted() {
     let gpu = &gpus()[0];
     let count = |recipe, rows: &[usize], cols| {
@@ -286,8 +288,8 @@ fn multiplications_are_counted() {
     assert_eq!(count("q4_0", &[96], 64), 96 * 64);
 }
 
-#[test]
-fn what_does_not_fit_is_refused() {
+#[kernel_test]
+fn low_rank_parts_that_do_not_fit_are_refused() {
     let gpu = &gpus()[0];
     let packed = matrix(&plain("q4_0+svd:rank=8", &[32], 64, 1));
     let linear = Linear::upload(gpu, &packed, "w").unwrap();
@@ -303,11 +305,11 @@ fn what_does_not_fit_is_refused() {
 }
 
 /// Limits of a browser, where matrices are cut.
-#[test]
+#[kernel_test]
 fn default_limits_suffice() {
     let limits = tersor_engine::gpu::LimitsChoice::WebgpuDefault;
     let options = GpuOptions { limits, tier: Some(Tier::PORTABLE), ..GpuOptions::from_env().unwrap() };
-    let gpu = pollster::block_on(Gpu::new(options)).unwrap();
+    let gpu = block_on(Gpu::new(options)).unwrap();
     let case = Case {
         norm: true,
         bias: true,

@@ -1,5 +1,6 @@
 //! The linear kernels and the codecs' WGSL against the f64 twin and the codecs' own decoders.
 
+use crate::turns::block_on;
 use std::collections::{BTreeSet, HashSet};
 use tersor_engine::codec::{self, Calibrates, Calibration, CodecRef, Packed, Plane, PlaneLayout};
 use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice, Purpose, Tier};
@@ -8,6 +9,7 @@ use tersor_engine::ops::linear::{
     Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, embed, forward, forward_with,
 };
 use tersor_engine::reference::linear as twin;
+use tersor_kernel_test_macro::kernel_test;
 
 /// Every codec module.
 const MODULES: &[&str] = &[
@@ -93,7 +95,7 @@ const GUARD: f32 = 12345.678;
 
 fn gpu(tier: Option<Tier>, limits: LimitsChoice) -> Gpu {
     let options = GpuOptions { tier, limits, ..GpuOptions::from_env().expect("settings are well-formed") };
-    pollster::block_on(Gpu::new(options)).expect("there is an adapter")
+    block_on(Gpu::new(options)).expect("there is an adapter")
 }
 
 /// The adapter in each tier it has.
@@ -287,7 +289,7 @@ fn check(gpu: &Gpu, codec: &CodecRef, case: Case, decision: Option<Decision>) {
 }
 
 fn read(gpu: &Gpu, buffer: &tersor_engine::gpu::Buffer) -> Vec<f32> {
-    pollster::block_on(gpu.read(buffer, 0, buffer.size() / 4)).expect("the device reads back")
+    block_on(gpu.read(buffer, 0, buffer.size() / 4)).expect("the device reads back")
 }
 
 /// Runs a case in every variant of every tier; a variant that a lower tier has is the same shader, and runs once.
@@ -304,7 +306,7 @@ fn check_all(gpus: &[Gpu], codec: &CodecRef, case: Case) {
     }
 }
 
-#[test]
+#[kernel_test]
 fn every_codec_module_has_a_recipe_here() {
     let tested: Vec<BTreeSet<String>> = recipes()
         .iter()
@@ -324,7 +326,7 @@ fn every_codec_module_has_a_recipe_here() {
 }
 
 /// Decoding in WGSL equals decoding in Rust, up to the one rounding a fused multiply-add saves.
-#[test]
+#[kernel_test]
 fn the_gpu_decodes_what_the_codec_decodes() {
     // The lookup is the same shader in all tiers.
     let gpu = gpu(None, LimitsChoice::Adapter);
@@ -355,7 +357,7 @@ fn the_gpu_decodes_what_the_codec_decodes() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn every_codec_multiplies() {
     let gpus = tiers();
     for recipe in MODULES {
@@ -376,7 +378,7 @@ fn every_codec_multiplies() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn odd_shapes_in_every_kernel() {
     let codec = parse("q4_0");
     let shapes =
@@ -388,7 +390,7 @@ fn odd_shapes_in_every_kernel() {
 }
 
 /// Sparse weights in every kernel that has a twin for them, in every tier.
-#[test]
+#[kernel_test]
 fn sparse_weights_in_every_kernel() {
     let gpus = tiers();
     for recipe in
@@ -412,7 +414,7 @@ fn sparse_weights_in_every_kernel() {
 
 /// A matrix-vector product depends on every word of the kept weights and of the bits, and on nothing that is not packed: what is on
 /// the GPU is what was packed, byte for byte.
-#[test]
+#[kernel_test]
 fn sparse_products_read_the_packed_bytes_alone() {
     let gpu = gpu(None, LimitsChoice::Adapter);
     let (rows, cols) = (4, 64);
@@ -451,7 +453,7 @@ fn sparse_products_read_the_packed_bytes_alone() {
 }
 
 /// Weights beside the grid, rows with and without; inputs in their own order and in another.
-#[test]
+#[kernel_test]
 fn outliers_in_every_kernel() {
     let gpus = tiers();
     for recipe in ["spqr:bits=3,outliers=6", "spqr:bits=4,group=32,outliers=1", "spqr:outliers=6,published"] {
@@ -466,7 +468,7 @@ fn outliers_in_every_kernel() {
 }
 
 /// Chunks of 128 columns, the last one shorter; 33 of them, which take a second base; more rows than a workgroup has.
-#[test]
+#[kernel_test]
 fn entropy_coded_rows_in_every_kernel() {
     let gpus = tiers();
     for (recipe, rows, cols, tokens, norm) in [
@@ -487,7 +489,7 @@ fn entropy_coded_rows_in_every_kernel() {
     check_all(&gpus, &parse("entropy:bf16"), gated);
 }
 
-#[test]
+#[kernel_test]
 fn columns_that_do_not_fill_a_run() {
     let gpus = tiers();
     for (recipe, rows, cols, tokens, norm) in [
@@ -504,7 +506,7 @@ fn columns_that_do_not_fill_a_run() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn everything_that_fuses() {
     let codec = parse("q8_0");
     let cases = [
@@ -533,8 +535,8 @@ fn everything_that_fuses() {
     }
 }
 
-#[test]
-fn shapes_that_do_not_fit_are_refused() {
+#[kernel_test]
+fn products_that_do_not_fit_are_refused() {
     let gpu = gpu(None, LimitsChoice::Adapter);
     let packed = matrix(&parse("q4_0"), 6, 64, 1);
     let linear = Linear::upload(&gpu, &packed, "w").expect("fits");

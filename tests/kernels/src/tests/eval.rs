@@ -1,10 +1,12 @@
 //! Comparison of logits and tensors on the GPU against f64 twins.
 
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::metrics::{self, COMPARE_WORDS, Comparison, DIFFERENCE_FLOATS, Matrix, NLL_WORDS, Positions};
 use tersor_engine::ops::{OpsError, Variant};
 use tersor_engine::reference::metrics as twin;
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 const VARIANTS: [Variant; 2] = [Variant::Gpu, Variant::Software];
 
@@ -32,7 +34,7 @@ fn compare(
         (records.all(), 2),
     )?;
     rec.submit()?;
-    pollster::block_on(metrics::read_comparisons(gpu, &records, 2, rows))
+    block_on(metrics::read_comparisons(gpu, &records, 2, rows))
 }
 
 fn close(what: &str, actual: f32, expected: f64, relative: f64, absolute: f64) {
@@ -40,7 +42,7 @@ fn close(what: &str, actual: f32, expected: f64, relative: f64, absolute: f64) {
     assert!(error <= absolute + relative * expected.abs(), "{what}: {actual:e} for {expected:e}");
 }
 
-#[test]
+#[kernel_test]
 fn comparisons_match_their_twin() {
     let mut random = Random::new(1);
     let cases = [
@@ -75,7 +77,7 @@ fn comparisons_match_their_twin() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn equal_logits_have_no_divergence_and_small_ones_are_seen() {
     let mut random = Random::new(2);
     let gpu = &gpus()[0];
@@ -94,7 +96,7 @@ fn equal_logits_have_no_divergence_and_small_ones_are_seen() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn models_that_disagree_completely() {
     let gpu = &gpus()[0];
     let (vocab, variant) = (300, Variant::Auto);
@@ -109,7 +111,7 @@ fn models_that_disagree_completely() {
     assert!(matches!(nan, Err(OpsError::NotANumber { .. })));
 }
 
-#[test]
+#[kernel_test]
 fn likelihoods_match_their_twin() {
     let mut random = Random::new(3);
     for gpu in gpus() {
@@ -126,7 +128,7 @@ fn likelihoods_match_their_twin() {
             let all = Matrix::tight(up, vocab as u32);
             metrics::nll(&mut rec, &positions, &all, (wanted.all(), 0), (records.all(), 0)).unwrap();
             rec.submit().unwrap();
-            let found = pollster::block_on(metrics::read_likelihoods(&gpu, &records, 0, rows as u32)).unwrap();
+            let found = block_on(metrics::read_likelihoods(&gpu, &records, 0, rows as u32)).unwrap();
             for (t, l) in found.iter().enumerate() {
                 let row = &logits[t * vocab..(t + 1) * vocab];
                 let e = twin::compare(row, row, targets[t]);
@@ -139,7 +141,7 @@ fn likelihoods_match_their_twin() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn differences_match_their_twin() {
     let mut random = Random::new(4);
     for gpu in gpus() {
@@ -161,7 +163,7 @@ fn differences_match_their_twin() {
             expected.push(twin::difference(&a, &b));
         }
         rec.submit().unwrap();
-        let found = pollster::block_on(metrics::read_differences(&gpu, &sums, shapes.len() as u32)).unwrap();
+        let found = block_on(metrics::read_differences(&gpu, &sums, shapes.len() as u32)).unwrap();
         for (d, e) in found.iter().zip(&expected) {
             assert!((d.nmse() / e.nmse() - 1.0).abs() < 1e-4, "{d:?} {e:?}");
             assert!((d.cosine() - e.cosine()).abs() < 1e-6 && (d.energy / e.energy - 1.0).abs() < 1e-5);
@@ -169,7 +171,7 @@ fn differences_match_their_twin() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn cosines_match_their_twin() {
     let mut random = Random::new(17);
     for gpu in gpus() {

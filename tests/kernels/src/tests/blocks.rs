@@ -1,6 +1,9 @@
 //! Block-sparse attention on the GPU against its f64 twins: every tier, both variants, blocks of odd sizes, windows, caps, grouped heads,
 //! and that what a mask leaves out is not computed.
 
+use crate::golden::Tensors;
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Buffer, Gpu, Purpose};
 use tersor_engine::ops::Variant;
 use tersor_engine::ops::attention::blocks::{self, Blocks, Mask, Out};
@@ -11,8 +14,7 @@ use tersor_engine::ops::attention::{self, Attention, HEAD_DIMS};
 use tersor_engine::ops::rope::{KvCache, KvFormat};
 use tersor_engine::reference::blocks::{self as twin, Attended, Cache, NOTHING};
 use tersor_engine::reference::nmse;
-use tersor_tests::golden::Tensors;
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 /// f32 throughout: relative error about 1e-6, squared.
 const BOUND: f64 = 1e-11;
@@ -107,7 +109,7 @@ fn check_lse(found: &[f32], expected: &[f64], what: &str) {
 }
 
 fn count(gpu: &Gpu, executed: &Buffer) -> u64 {
-    let words: Vec<u32> = pollster::block_on(gpu.read(executed, 0, 2)).unwrap();
+    let words: Vec<u32> = block_on(gpu.read(executed, 0, 2)).unwrap();
     u64::from(words[0]) | u64::from(words[1]) << 32
 }
 
@@ -133,7 +135,7 @@ fn scattered(seed: u32, percent: u32) -> impl Fn(u32, u32, u32) -> bool {
     }
 }
 
-#[test]
+#[kernel_test]
 fn masks_of_any_block_size() {
     let mut random = Random::new(1);
     for gpu in gpus() {
@@ -150,7 +152,7 @@ fn masks_of_any_block_size() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn windows_caps_and_blocks_of_two_sizes() {
     let mut random = Random::new(2);
     for gpu in gpus() {
@@ -174,8 +176,8 @@ fn windows_caps_and_blocks_of_two_sizes() {
     }
 }
 
-#[test]
-fn every_head_size() {
+#[kernel_test]
+fn blocks_of_every_head_size() {
     let mut random = Random::new(3);
     let gpu = &gpus()[0];
     for variant in VARIANTS {
@@ -187,7 +189,7 @@ fn every_head_size() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn a_full_mask_is_dense_attention() {
     let mut random = Random::new(4);
     for gpu in gpus() {
@@ -209,7 +211,7 @@ fn a_full_mask_is_dense_attention() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn a_row_with_one_block_is_dense_attention_over_it() {
     let mut random = Random::new(5);
     for gpu in gpus() {
@@ -238,7 +240,7 @@ fn a_row_with_one_block_is_dense_attention_over_it() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn windows_with_sinks() {
     let mut random = Random::new(6);
     for gpu in gpus() {
@@ -279,7 +281,7 @@ fn grouped(random: &mut Random, a: &Attention, b: &Blocks, groups: u32, strength
     [q, k, v]
 }
 
-#[test]
+#[kernel_test]
 fn adaptive_masks_are_their_twins() {
     let mut random = Random::new(7);
     let cases = [
@@ -317,7 +319,7 @@ fn check_adaptive(gpu: &Gpu, input: &Input, s: &Adaptive) {
     let mask = masks::adaptive(&mut rec, a, b, s, upload(gpu, &input.q), &input.cache, &offsets).unwrap();
     rec.submit().unwrap();
     let words = (a.heads * b.q_blocks() * b.words()).into();
-    let bits: Vec<u32> = pollster::block_on(gpu.read(&mask.bits, 0, words)).unwrap();
+    let bits: Vec<u32> = block_on(gpu.read(&mask.bits, 0, words)).unwrap();
     let rows = twin::adaptive(a, b, s, &s.draw(a.heads, b.q_block, b.k_block), &input.q, input.host());
     let mut close = 0;
     for (at, row) in rows.iter().enumerate() {
@@ -332,7 +334,7 @@ fn check_adaptive(gpu: &Gpu, input: &Input, s: &Adaptive) {
 }
 
 /// Row 4 of the catalogue: on planted structure the adaptive mask with its coarse view has at most half the error of a random mask.
-#[test]
+#[kernel_test]
 fn planted_structure_is_found() {
     let gpu = &gpus()[0];
     let mut random = Random::new(8);
@@ -346,7 +348,7 @@ fn planted_structure_is_found() {
     let mut rec = gpu.record();
     let mask = masks::adaptive(&mut rec, &a, &b, &s, upload(gpu, &input.q), &input.cache, &offsets).unwrap();
     rec.submit().unwrap();
-    let bits: Vec<u32> = pollster::block_on(gpu.read(&mask.bits, 0, u64::from(a.heads * 16))).unwrap();
+    let bits: Vec<u32> = block_on(gpu.read(&mask.bits, 0, u64::from(a.heads * 16))).unwrap();
     let kept: u32 = bits.iter().map(|word| word.count_ones()).sum();
     // 17 % of 16 blocks are two; a row whose first block holds 95 % of the mass keeps only that.
     assert!((a.heads * 16..=a.heads * 16 * 2).contains(&kept), "{kept}");
@@ -393,10 +395,10 @@ fn with_coarse_view(gpu: &Gpu, input: &Input, mask: &Mask, gap: Option<u32>) -> 
     blocks::prefill(&mut rec, a, b, mask, upload(gpu, &input.q), &input.cache, &out(&first)).unwrap();
     pooled::merge(&mut rec, a, b.tokens, &first, &rough, gap as f32, make(rows).all()).unwrap();
     rec.submit().unwrap();
-    pollster::block_on(gpu.read(&result, 0, rows * u64::from(a.head_dim))).unwrap()
+    block_on(gpu.read(&result, 0, rows * u64::from(a.head_dim))).unwrap()
 }
 
-#[test]
+#[kernel_test]
 fn merging_joins_keys() {
     let mut random = Random::new(9);
     for gpu in gpus() {
@@ -421,7 +423,7 @@ fn merging_joins_keys() {
             pooled::merge(&mut rec, &a, 35, &first, &put(&y), weight, lse.slice()).unwrap();
             rec.submit().unwrap();
             let expected = twin::merge(&x, &y, weight.into());
-            let found: Vec<f32> = pollster::block_on(gpu.read(&o, 0, (rows * 24) as u64)).unwrap();
+            let found: Vec<f32> = block_on(gpu.read(&o, 0, (rows * 24) as u64)).unwrap();
             assert!(nmse(&found, &expected.o) < BOUND);
             check_lse(&lse.floats(&gpu), &expected.lse, "merge");
         }
@@ -429,7 +431,7 @@ fn merging_joins_keys() {
 }
 
 /// The same keys in both branches: as attention over every key twice, which is attention over every key once.
-#[test]
+#[kernel_test]
 fn merging_an_attention_with_itself_changes_nothing() {
     let mut random = Random::new(10);
     let gpu = &gpus()[0];
@@ -445,7 +447,7 @@ fn merging_an_attention_with_itself_changes_nothing() {
     assert!(worst < 1e-5, "{worst:e}");
 }
 
-#[test]
+#[kernel_test]
 fn keys_are_pooled() {
     let mut random = Random::new(11);
     for gpu in gpus() {
@@ -462,14 +464,14 @@ fn keys_are_pooled() {
             rec.submit().unwrap();
             let [ctx, dim, len, gap] = [input.cache.ctx, 24, kv_len, gap].map(|n| n as usize);
             for (found, x) in [(&pooled.k, &input.k), (&pooled.v, &input.v)] {
-                let found: Vec<f32> = pollster::block_on(gpu.read(found, 0, u64::from(2 * groups * 24))).unwrap();
+                let found: Vec<f32> = block_on(gpu.read(found, 0, u64::from(2 * groups * 24))).unwrap();
                 assert!(nmse(&found, &twin::pool(x, ctx, dim, len, gap)) < BOUND, "{format:?} {gap}");
             }
         }
     }
 }
 
-#[test]
+#[kernel_test]
 fn impossible_blocks_are_refused() {
     let gpu = &gpus()[0];
     let a = Attention::causal(2, 1, 64);
@@ -496,9 +498,9 @@ fn impossible_blocks_are_refused() {
 }
 
 /// Against numpy: masks by sampled scores, attention over them with its log-sums, and the merge with a coarse view.
-#[test]
+#[kernel_test]
 fn adaptive_attention_is_the_references() {
-    let golden = Tensors::open("attention/golden.safetensors");
+    let golden = Tensors::of_attention();
     let [q, k, v] = ["q", "k", "v"].map(|name| golden.f32s(&format!("asa.{name}")));
     let floats = |name: &str| golden.f32s(name).into_iter().map(f64::from).collect::<Vec<f64>>();
     let s = Adaptive { samples: 8, mass: 0.7, min_ratio: 0.1, max_ratio: 0.5, ..Adaptive::VIDEO };
@@ -512,7 +514,7 @@ fn adaptive_attention_is_the_references() {
             let mut rec = gpu.record();
             let mask = masks::adaptive(&mut rec, &a, &b, &s, upload(&gpu, &q), &input.cache, &offsets).unwrap();
             rec.submit().unwrap();
-            let bits: Vec<u32> = pollster::block_on(gpu.read(&mask.bits, 0, 2 * 10)).unwrap();
+            let bits: Vec<u32> = block_on(gpu.read(&mask.bits, 0, 2 * 10)).unwrap();
             let found: Vec<bool> = bits.iter().flat_map(|row| (0..10).map(move |j| row >> j & 1 == 1)).collect();
             assert_eq!(found, expected, "{variant:?}");
             let (o, lse, executed) = input.run(&gpu, &mask);
@@ -525,7 +527,7 @@ fn adaptive_attention_is_the_references() {
 }
 
 /// Tokens of a video go on the curve and come back; queries as one matrix, a cache as one for every head.
-#[test]
+#[kernel_test]
 fn tokens_are_reordered_and_put_back() {
     let mut random = Random::new(12);
     for gpu in gpus() {
@@ -549,7 +551,7 @@ fn tokens_are_reordered_and_put_back() {
             gilbert::reorder(&mut rec, &shape(y_rows, x_rows), &back, &y, &z).unwrap();
             rec.submit().unwrap();
             let read = |buffer, rows: usize| -> Vec<f32> {
-                pollster::block_on(gpu.read(buffer, 0, (batch * rows * cols) as u64)).unwrap()
+                block_on(gpu.read(buffer, 0, (batch * rows * cols) as u64)).unwrap()
             };
             let (y, z) = (read(&y, y_rows), read(&z, x_rows));
             for b in 0..batch {

@@ -1,17 +1,19 @@
 //! Norms, activations, copies and pooling on the GPU against their f64 twins.
 
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::ops::Variant;
 use tersor_engine::ops::elementwise::{self, Activation, Gated, Pooling, Rows};
 use tersor_engine::ops::norm::{self, Norm};
 use tersor_engine::reference::{self, nmse};
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 /// f32 sums of a few hundred terms: relative error about 1e-7, squared.
 const BOUND: f64 = 1e-12;
 
 const SHAPES: [(u32, u32); 6] = [(1, 576), (3, 5), (17, 64), (65, 100), (2, 1), (1, 4099)];
 
-#[test]
+#[kernel_test]
 fn rms_norm_matches_its_twin() {
     let mut random = Random::new(1);
     for gpu in gpus() {
@@ -35,7 +37,7 @@ fn rms_norm_matches_its_twin() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn layer_norm_matches_its_twin() {
     let mut random = Random::new(2);
     for gpu in gpus() {
@@ -77,7 +79,7 @@ fn layer_norm_matches_its_twin() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn a_norm_reads_and_writes_rows_at_strides() {
     let gpu = &gpus()[0];
     let (rows, cols) = (3usize, 7usize);
@@ -88,7 +90,7 @@ fn a_norm_reads_and_writes_rows_at_strides() {
     let mut rec = gpu.record();
     norm::rms(&mut rec, &norm, upload(gpu, &x), upload(gpu, &weight), None, &y).unwrap();
     rec.submit().unwrap();
-    let y: Vec<f32> = pollster::block_on(gpu.read(&y, 0, 27)).unwrap();
+    let y: Vec<f32> = block_on(gpu.read(&y, 0, 27)).unwrap();
     for r in 0..rows {
         let expected = reference::norm::rms(&x[5 + r * 20..5 + r * 20 + cols], &weight, None, 0.0);
         assert!(nmse(&y[r * 9..r * 9 + cols], &expected) < BOUND);
@@ -96,8 +98,8 @@ fn a_norm_reads_and_writes_rows_at_strides() {
     }
 }
 
-#[test]
-fn shapes_that_do_not_fit_are_refused() {
+#[kernel_test]
+fn norms_that_do_not_fit_are_refused() {
     let gpu = &gpus()[0];
     let small = upload(gpu, &[0.0; 8]);
     let mut rec = gpu.record();
@@ -108,7 +110,7 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(norm::rms(&mut rec, &norm, small.clone(), small.clone(), None, small).is_err());
 }
 
-#[test]
+#[kernel_test]
 fn activations_match_their_twins() {
     let mut random = Random::new(4);
     for gpu in gpus() {
@@ -143,7 +145,7 @@ fn activations_match_their_twins() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn gate_and_factor_may_share_a_buffer() {
     let gpu = &gpus()[0];
     let x = Random::new(5).normals(2 * 10);
@@ -167,7 +169,7 @@ fn gate_and_factor_may_share_a_buffer() {
     assert!(nmse(&y.floats(gpu), &expected) < BOUND);
 }
 
-#[test]
+#[kernel_test]
 fn maps_change_their_numbers_only() {
     let gpu = &gpus()[0];
     let (y, x) = (Random::new(6).normals(1001), Random::new(7).normals(1000));
@@ -186,14 +188,14 @@ fn maps_change_their_numbers_only() {
         }
         .unwrap();
         rec.submit().unwrap();
-        let out: Vec<f32> = pollster::block_on(gpu.read(&buffer, 0, 1001)).unwrap();
+        let out: Vec<f32> = block_on(gpu.read(&buffer, 0, 1001)).unwrap();
         assert!((0..1000).all(|i| close(out[i], expected(y[i], x[i]))), "map {kind}");
         assert_eq!(out[1000], y[1000]);
     }
     assert!(elementwise::soft_cap(&mut gpu.record(), 1, upload(gpu, &x), 0.0).is_err());
 }
 
-#[test]
+#[kernel_test]
 fn rows_are_copied_and_packed() {
     let gpu = &gpus()[0];
     let x = Random::new(8).normals(9 * 6);
@@ -215,7 +217,7 @@ fn rows_are_copied_and_packed() {
     assert!(halves.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs()));
 }
 
-#[test]
+#[kernel_test]
 fn pooling_matches_its_twin() {
     let mut random = Random::new(9);
     for gpu in gpus() {

@@ -1,10 +1,12 @@
 //! Moments of activations on the GPU against their f64 twin.
 
+use crate::kernel::{Random, gpus};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::linear::Rows;
 use tersor_engine::ops::moments::{Moments, Sums};
 use tersor_engine::reference::moments as twin;
-use tersor_tests::kernel::{Random, gpus};
+use tersor_kernel_test_macro::kernel_test;
 
 /// Sends inputs through in pieces; `stride` floats from one to the next, the first at `offset`, NaN between them.
 fn moments(gpu: &Gpu, x: &[f32], cols: usize, offset: usize, stride: usize, pieces: &[usize]) -> Sums {
@@ -23,10 +25,10 @@ fn moments(gpu: &Gpu, x: &[f32], cols: usize, offset: usize, stride: usize, piec
         first += tokens;
     }
     rec.submit().unwrap();
-    pollster::block_on(moments.read(gpu)).unwrap()
+    block_on(moments.read(gpu)).unwrap()
 }
 
-#[test]
+#[kernel_test]
 fn moments_match_their_twin() {
     let mut random = Random::new(1);
     // Columns, offset, stride, tokens of each piece: whole tiles, ragged ones, rows that are not aligned, one token.
@@ -63,7 +65,7 @@ fn moments_match_their_twin() {
 }
 
 /// Ten thousand tokens whose products are all positive: a single f32 sum would lose more than this allows.
-#[test]
+#[kernel_test]
 fn many_tokens_lose_little() {
     let (cols, tokens) = (8, 10_000);
     let mut random = Random::new(2);
@@ -77,8 +79,8 @@ fn many_tokens_lose_little() {
     }
 }
 
-#[test]
-fn what_does_not_fit_is_refused() {
+#[kernel_test]
+fn moments_that_do_not_fit_are_refused() {
     let gpu = &gpus()[0];
     let x = gpu.storage("x", 4 * 64 * 3, Purpose::Activations).unwrap();
     let mut moments = Moments::new(gpu, 64).unwrap();

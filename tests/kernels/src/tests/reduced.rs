@@ -1,15 +1,17 @@
 //! The kernels of shrunk layers against their f64 twins: dimensions that are multiples of nothing, every style, both cache formats, every tier.
 
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::reduced::{self, Compact, ReducedAppend, padded_dim};
 use tersor_engine::ops::rope::{KvCache, KvFormat, RopeConfig, RopeScaling, RopeStyle, RopeTable};
 use tersor_engine::reference::{self, nmse};
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 /// f32 throughout: relative error about 1e-6, squared.
 const BOUND: f64 = 1e-11;
 
-#[test]
+#[kernel_test]
 fn heads_are_padded_to_the_next_size_with_a_kernel() {
     assert_eq!(padded_dim(48, 48), Some(48));
     assert_eq!(padded_dim(50, 12), Some(64));
@@ -18,7 +20,7 @@ fn heads_are_padded_to_the_next_size_with_a_kernel() {
     assert_eq!(padded_dim(258, 2), None);
 }
 
-#[test]
+#[kernel_test]
 fn reduced_append_matches_its_twin() {
     let mut random = Random::new(21);
     for gpu in gpus() {
@@ -82,9 +84,9 @@ fn check(gpu: &Gpu, s: &ReducedAppend, format: KvFormat, normed: bool, random: &
     let read = |buffer| -> Vec<f32> {
         let n = u64::from(s.kv_heads * ctx * s.head_dim);
         match format {
-            KvFormat::F32 => pollster::block_on(gpu.read(buffer, 0, n)).unwrap(),
+            KvFormat::F32 => block_on(gpu.read(buffer, 0, n)).unwrap(),
             KvFormat::F16 => {
-                let bits: Vec<u16> = pollster::block_on(gpu.read(buffer, 0, n)).unwrap();
+                let bits: Vec<u16> = block_on(gpu.read(buffer, 0, n)).unwrap();
                 bits.into_iter().map(|b| half::f16::from_bits(b).to_f32()).collect()
             }
         }
@@ -114,7 +116,7 @@ fn check(gpu: &Gpu, s: &ReducedAppend, format: KvFormat, normed: bool, random: &
     assert!((0..k.len()).filter(elsewhere).all(|i| k[i] == 0.0 && v[i] == 0.0), "cache {what}");
 }
 
-#[test]
+#[kernel_test]
 fn pairs_beyond_the_table_read_its_last() {
     // What the model room refuses must still stay inside the buffers.
     for gpu in gpus() {
@@ -148,7 +150,7 @@ fn pairs_beyond_the_table_read_its_last() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn padding_is_dropped() {
     let mut random = Random::new(22);
     for gpu in gpus() {
@@ -167,7 +169,7 @@ fn padding_is_dropped() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn impossible_shapes_are_refused() {
     let gpu = &gpus()[0];
     let good = ReducedAppend {

@@ -1,5 +1,6 @@
 //! What kernel tests share: devices of every tier, random data, and buffers that notice writes past their end.
 
+use crate::turns::block_on;
 use tersor_engine::gpu::{Buffer, BufferSlice, Gpu, GpuOptions, Purpose, Tier};
 
 /// One device a tier that the adapter has (`TERSOR_ADAPTER` chooses the adapter): portable, and all it can do; where `TERSOR_TIER`
@@ -8,7 +9,7 @@ pub fn gpus() -> Vec<Gpu> {
     let open = |tier| {
         let mut options = GpuOptions::from_env().expect("TERSOR_* variables make sense");
         options.tier = tier;
-        pollster::block_on(Gpu::new(options)).expect("an adapter: cargo xtask test installs one")
+        block_on(Gpu::new(options)).expect("an adapter: cargo xtask test installs one")
     };
     let asked = GpuOptions::from_env().expect("TERSOR_* variables make sense").tier;
     if asked.is_some() {
@@ -84,7 +85,7 @@ impl Guarded {
     /// If a guard has changed, or a word was never written.
     pub fn words(&self, gpu: &Gpu) -> Vec<u32> {
         let total = (self.words + 2 * GUARDS) as u64;
-        let all: Vec<u32> = pollster::block_on(gpu.read(&self.buffer, 0, total)).expect("readable");
+        let all: Vec<u32> = block_on(gpu.read(&self.buffer, 0, total)).expect("readable");
         let (before, rest) = all.split_at(GUARDS);
         let (words, after) = rest.split_at(self.words);
         assert!(before.iter().chain(after).all(|w| *w == GUARD), "a write outside the output");

@@ -1,12 +1,14 @@
 //! Rotary embedding and attention on the GPU against their f64 twins: every head size, both variants, both tiers, both cache
 //! formats, shapes that are multiples of nothing.
 
+use crate::kernel::{Guarded, Random, gpus, upload};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::Variant;
 use tersor_engine::ops::attention::{self, Attention, HEAD_DIMS};
 use tersor_engine::ops::rope::{self, KvCache, KvFormat, RopeAppend, RopeConfig, RopeScaling, RopeStyle, RopeTable};
 use tersor_engine::reference::{self, nmse};
-use tersor_tests::kernel::{Guarded, Random, gpus, upload};
+use tersor_kernel_test_macro::kernel_test;
 
 /// f32 throughout: relative error about 1e-6, squared.
 const BOUND: f64 = 1e-11;
@@ -76,7 +78,7 @@ fn check_decode(gpu: &Gpu, a: &Attention, pos: u32, format: KvFormat, random: &m
     assert!(error < BOUND, "{a:?} pos {pos} {format:?}: {error:e}");
 }
 
-#[test]
+#[kernel_test]
 fn prefill_of_odd_shapes() {
     let mut random = Random::new(1);
     for gpu in gpus() {
@@ -92,7 +94,7 @@ fn prefill_of_odd_shapes() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn windows_caps_and_padding() {
     let mut random = Random::new(2);
     for gpu in gpus() {
@@ -117,7 +119,7 @@ fn windows_caps_and_padding() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn decode_of_odd_shapes() {
     let mut random = Random::new(3);
     for gpu in gpus() {
@@ -133,7 +135,7 @@ fn decode_of_odd_shapes() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn every_head_size() {
     let mut random = Random::new(4);
     let gpu = &gpus()[0];
@@ -146,7 +148,7 @@ fn every_head_size() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn large_scores_do_not_overflow() {
     let mut random = Random::new(5);
     let gpu = &gpus()[0];
@@ -169,7 +171,7 @@ fn large_scores_do_not_overflow() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn impossible_attention_is_refused() {
     let gpu = &gpus()[0];
     let cache = KvCache::new(gpu, 2, 16, 64, KvFormat::F32).unwrap();
@@ -187,7 +189,7 @@ fn impossible_attention_is_refused() {
     assert!(error.unwrap_err().to_string().contains("3 tokens at position 14 in a cache of 16"));
 }
 
-#[test]
+#[kernel_test]
 fn rope_append_matches_its_twin() {
     let mut random = Random::new(6);
     let cases = [
@@ -244,9 +246,9 @@ fn check_append(gpu: &Gpu, s: &RopeAppend, format: KvFormat, normed: bool, rando
     let read = |buffer| -> Vec<f32> {
         let n = u64::from(s.kv_heads * ctx * s.head_dim);
         match format {
-            KvFormat::F32 => pollster::block_on(gpu.read(buffer, 0, n)).unwrap(),
+            KvFormat::F32 => block_on(gpu.read(buffer, 0, n)).unwrap(),
             KvFormat::F16 => {
-                let bits: Vec<u16> = pollster::block_on(gpu.read(buffer, 0, n)).unwrap();
+                let bits: Vec<u16> = block_on(gpu.read(buffer, 0, n)).unwrap();
                 bits.into_iter().map(|b| half::f16::from_bits(b).to_f32()).collect()
             }
         }

@@ -1,11 +1,13 @@
 //! The sampler on the GPU against its twin: the same token for the same seed, wherever the rounding of `exp` cannot decide.
 
+use crate::kernel::{Random, gpus};
+use crate::turns::block_on;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::OpsError;
 use tersor_engine::ops::sample::{BEST, Sampled, Sampler, Sampling};
 use tersor_engine::reference::metrics::log_softmax;
 use tersor_engine::reference::sample::sample;
-use tersor_tests::kernel::{Random, gpus};
+use tersor_kernel_test_macro::kernel_test;
 
 /// The mass of a token is rounded to 2⁻²⁴ of the largest; exp on a GPU is off by a few of these. With this margin the choice
 /// cannot hang on it.
@@ -24,9 +26,9 @@ fn draw(gpu: &Gpu, sampling: &Sampling, logits: &[f32], recent: &[u32], position
     let shape = [offset, logits.len() as u32];
     sampler.sample(&mut rec, sampling, &buffer, shape, recent, position, 1)?;
     rec.submit()?;
-    let after: Vec<f32> = pollster::block_on(gpu.read(&buffer, 0, rows.len() as u64))?;
+    let after: Vec<f32> = block_on(gpu.read(&buffer, 0, rows.len() as u64))?;
     assert!(after.iter().zip(&rows).all(|(a, b)| a.to_bits() == b.to_bits()), "the logits changed");
-    pollster::block_on(sampler.read(gpu, 1))
+    block_on(sampler.read(gpu, 1))
 }
 
 fn check_report(s: &Sampled, logits: &[f32], sampling: &Sampling) {
@@ -43,7 +45,7 @@ fn check_report(s: &Sampled, logits: &[f32], sampling: &Sampling) {
     }
 }
 
-#[test]
+#[kernel_test]
 fn greedy_is_argmax() {
     let mut random = Random::new(1);
     for gpu in gpus() {
@@ -57,7 +59,7 @@ fn greedy_is_argmax() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn the_penalty_changes_the_choice_and_not_the_report() {
     let mut random = Random::new(2);
     let gpu = &gpus()[0];
@@ -79,7 +81,7 @@ fn the_penalty_changes_the_choice_and_not_the_report() {
     assert!(changed > 5, "a penalty that changes nothing tests nothing");
 }
 
-#[test]
+#[kernel_test]
 fn sampling_chooses_what_the_twin_chooses() {
     let mut random = Random::new(3);
     let warm = Sampling { temperature: 0.8, ..Default::default() };
@@ -123,7 +125,7 @@ fn sampling_chooses_what_the_twin_chooses() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn equal_and_impossible_logits() {
     let gpu = &gpus()[0];
     let warm = Sampling { temperature: 1.0, top_k: 3, ..Default::default() };
@@ -143,7 +145,7 @@ fn equal_and_impossible_logits() {
     assert!(matches!(error, OpsError::NotANumber { .. }), "{error}");
 }
 
-#[test]
+#[kernel_test]
 fn settings_without_sense_are_refused() {
     let gpu = &gpus()[0];
     for bad in [
@@ -157,7 +159,7 @@ fn settings_without_sense_are_refused() {
     }
 }
 
-#[test]
+#[kernel_test]
 fn a_large_vocabulary_is_sampled_evenly() {
     // 262,144 equal tokens, the largest vocabulary: every lane's share is used.
     let gpu = &gpus()[0];

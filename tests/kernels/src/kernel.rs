@@ -2,6 +2,7 @@
 
 use crate::turns::block_on;
 use tersor_engine::gpu::{Buffer, BufferSlice, Gpu, GpuOptions, Purpose, Tier};
+use tersor_engine::ops::rope::KvFormat;
 
 /// One device a tier that the adapter has (`TERSOR_ADAPTER` chooses the adapter): portable, and all it can do; where `TERSOR_TIER`
 /// is set, only that one.
@@ -108,4 +109,18 @@ impl Guarded {
 /// If they do not fit.
 pub fn upload(gpu: &Gpu, data: &[f32]) -> BufferSlice {
     gpu.upload("test data", data, Purpose::Activations).expect("fits").all()
+}
+
+/// Reads `n` numbers of a KV cache's buffer.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn read_cache(gpu: &Gpu, buffer: &Buffer, format: KvFormat, n: u64) -> Vec<f32> {
+    match format {
+        KvFormat::F32 => block_on(gpu.read(buffer, 0, n)).expect("readable"),
+        KvFormat::F16 => {
+            let bits: Vec<u16> = block_on(gpu.read(buffer, 0, n)).expect("readable");
+            bits.into_iter().map(|b| half::f16::from_bits(b).to_f32()).collect()
+        }
+    }
 }

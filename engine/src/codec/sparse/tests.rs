@@ -1,4 +1,4 @@
-//! Patterns, methods, layouts; what kernels make of them is tested in tests/tests/kernels_linear.rs.
+//! Patterns, methods, layouts; what kernels make of them is tested in tests/kernels.
 
 use super::super::tests::Lcg;
 use super::*;

@@ -1,8 +1,7 @@
 //! Rotary embedding and attention on the GPU against their f64 twins: every head size, both variants, both tiers, both cache
 //! formats, shapes that are multiples of nothing.
 
-use crate::kernel::{Guarded, Random, gpus, upload};
-use crate::turns::block_on;
+use crate::kernel::{Guarded, Random, gpus, read_cache, upload};
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::Variant;
 use tersor_engine::ops::attention::{self, Attention, HEAD_DIMS};
@@ -243,16 +242,7 @@ fn check_append(gpu: &Gpu, s: &RopeAppend, format: KvFormat, normed: bool, rando
     .unwrap();
     rec.submit().unwrap();
 
-    let read = |buffer| -> Vec<f32> {
-        let n = u64::from(s.kv_heads * ctx * s.head_dim);
-        match format {
-            KvFormat::F32 => block_on(gpu.read(buffer, 0, n)).unwrap(),
-            KvFormat::F16 => {
-                let bits: Vec<u16> = block_on(gpu.read(buffer, 0, n)).unwrap();
-                bits.into_iter().map(|b| half::f16::from_bits(b).to_f32()).collect()
-            }
-        }
-    };
+    let read = |buffer| read_cache(gpu, buffer, format, u64::from(s.kv_heads * ctx * s.head_dim));
     let (q, k, v) = (q_out.floats(gpu), read(&cache.k), read(&cache.v));
     let what = format!("{s:?} {format:?} norm {normed}");
     let bound = if format == KvFormat::F16 { 1e-6 } else { BOUND };

@@ -1,9 +1,10 @@
 //! The linear kernels and the codecs' WGSL against the f64 twin and the codecs' own decoders.
 
+use crate::kernel::gpus;
 use crate::turns::block_on;
 use std::collections::{BTreeSet, HashSet};
 use tersor_engine::codec::{self, Calibrates, Calibration, CodecRef, Packed, Plane, PlaneLayout};
-use tersor_engine::gpu::{Gpu, GpuOptions, LimitsChoice, Purpose, Tier};
+use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::elementwise::Activation;
 use tersor_engine::ops::linear::{
     Decision, Device, Epilogue, Linear, Norm, Residual, Rows, Shape, embed, forward, forward_with,
@@ -92,21 +93,6 @@ fn recipes() -> Vec<String> {
 
 /// A float no kernel writes.
 const GUARD: f32 = 12345.678;
-
-fn gpu(tier: Option<Tier>, limits: LimitsChoice) -> Gpu {
-    let options = GpuOptions { tier, limits, ..GpuOptions::from_env().expect("settings are well-formed") };
-    block_on(Gpu::new(options)).expect("there is an adapter")
-}
-
-/// The adapter in each tier it has.
-fn tiers() -> Vec<Gpu> {
-    let native = gpu(None, LimitsChoice::Adapter);
-    let mut all = vec![gpu(Some(Tier { f16: false, subgroup: false }), LimitsChoice::Adapter)];
-    if native.tier().f16 || native.tier().subgroup {
-        all.push(native);
-    }
-    all
-}
 
 fn parse(recipe: &str) -> CodecRef {
     codec::parse(recipe).unwrap_or_else(|e| panic!("{recipe}: {e}"))
@@ -329,7 +315,7 @@ fn every_codec_module_has_a_recipe_here() {
 #[kernel_test]
 fn the_gpu_decodes_what_the_codec_decodes() {
     // The lookup is the same shader in all tiers.
-    let gpu = gpu(None, LimitsChoice::Adapter);
+    let gpu = gpus().pop().unwrap();
     for recipe in &recipes() {
         let codec = parse(recipe);
         let (rows, cols) = (19, cols_for(&codec, 320));
@@ -359,7 +345,7 @@ fn the_gpu_decodes_what_the_codec_decodes() {
 
 #[kernel_test]
 fn every_codec_multiplies() {
-    let gpus = tiers();
+    let gpus = gpus();
     for recipe in MODULES {
         let codec = parse(recipe);
         let case = Case { cols: cols_for(&codec, 96), ..PLAIN };
@@ -383,7 +369,7 @@ fn odd_shapes_in_every_kernel() {
     let codec = parse("q4_0");
     let shapes =
         [(1, 32, 1), (3, 96, 1), (17, 576, 1), (130, 1024, 1), (3, 32, 2), (17, 96, 5), (130, 576, 9), (67, 160, 70)];
-    let gpus = tiers();
+    let gpus = gpus();
     for (rows, cols, tokens) in shapes {
         check_all(&gpus, &codec, Case { rows, cols, tokens, ..PLAIN });
     }
@@ -392,7 +378,7 @@ fn odd_shapes_in_every_kernel() {
 /// Sparse weights in every kernel that has a twin for them, in every tier.
 #[kernel_test]
 fn sparse_weights_in_every_kernel() {
-    let gpus = tiers();
+    let gpus = gpus();
     for recipe in
         ["sparse:50%", "sparse:95%", "sparse:4:8", "sparse:2:4+q4_0", "sparse:50%,block=16", "sparse:70%,block=32"]
     {
@@ -416,7 +402,7 @@ fn sparse_weights_in_every_kernel() {
 /// the GPU is what was packed, byte for byte.
 #[kernel_test]
 fn sparse_products_read_the_packed_bytes_alone() {
-    let gpu = gpu(None, LimitsChoice::Adapter);
+    let gpu = gpus().pop().unwrap();
     let (rows, cols) = (4, 64);
     let x = Random(5).many(cols);
     let x = gpu.upload("x", &x, Purpose::Activations).expect("fits");
@@ -455,7 +441,7 @@ fn sparse_products_read_the_packed_bytes_alone() {
 /// Weights beside the grid, rows with and without; inputs in their own order and in another.
 #[kernel_test]
 fn outliers_in_every_kernel() {
-    let gpus = tiers();
+    let gpus = gpus();
     for recipe in ["spqr:bits=3,outliers=6", "spqr:bits=4,group=32,outliers=1", "spqr:outliers=6,published"] {
         let codec = parse(recipe);
         for (rows, cols, tokens) in [(1, 32, 1), (17, 576, 1), (35, 96, 5), (130, 1024, 1), (67, 160, 70)] {
@@ -470,7 +456,7 @@ fn outliers_in_every_kernel() {
 /// Chunks of 128 columns, the last one shorter; 33 of them, which take a second base; more rows than a workgroup has.
 #[kernel_test]
 fn entropy_coded_rows_in_every_kernel() {
-    let gpus = tiers();
+    let gpus = gpus();
     for (recipe, rows, cols, tokens, norm) in [
         ("entropy:bf16", 1, 32, 1, false),
         ("entropy:bf16", 67, 576, 1, true),
@@ -491,7 +477,7 @@ fn entropy_coded_rows_in_every_kernel() {
 
 #[kernel_test]
 fn columns_that_do_not_fill_a_run() {
-    let gpus = tiers();
+    let gpus = gpus();
     for (recipe, rows, cols, tokens, norm) in [
         ("f32", 5, 1000, 1, false),
         ("f32", 5, 1000, 1, true),
@@ -529,7 +515,7 @@ fn everything_that_fuses() {
             ..PLAIN
         },
     ];
-    let gpus = tiers();
+    let gpus = gpus();
     for case in cases {
         check_all(&gpus, &codec, case);
     }
@@ -537,7 +523,7 @@ fn everything_that_fuses() {
 
 #[kernel_test]
 fn products_that_do_not_fit_are_refused() {
-    let gpu = gpu(None, LimitsChoice::Adapter);
+    let gpu = gpus().pop().unwrap();
     let packed = matrix(&parse("q4_0"), 6, 64, 1);
     let linear = Linear::upload(&gpu, &packed, "w").expect("fits");
     let buffer = |floats: u64| gpu.storage("test", 4 * floats, Purpose::Activations).expect("fits");

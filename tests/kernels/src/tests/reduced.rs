@@ -1,7 +1,6 @@
 //! The kernels of shrunk layers against their f64 twins: dimensions that are multiples of nothing, every style, both cache formats, every tier.
 
-use crate::kernel::{Guarded, Random, gpus, upload};
-use crate::turns::block_on;
+use crate::kernel::{Guarded, Random, gpus, read_cache, upload};
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::reduced::{self, Compact, ReducedAppend, padded_dim};
 use tersor_engine::ops::rope::{KvCache, KvFormat, RopeConfig, RopeScaling, RopeStyle, RopeTable};
@@ -81,16 +80,7 @@ fn check(gpu: &Gpu, s: &ReducedAppend, format: KvFormat, normed: bool, random: &
     )
     .unwrap();
     rec.submit().unwrap();
-    let read = |buffer| -> Vec<f32> {
-        let n = u64::from(s.kv_heads * ctx * s.head_dim);
-        match format {
-            KvFormat::F32 => block_on(gpu.read(buffer, 0, n)).unwrap(),
-            KvFormat::F16 => {
-                let bits: Vec<u16> = block_on(gpu.read(buffer, 0, n)).unwrap();
-                bits.into_iter().map(|b| half::f16::from_bits(b).to_f32()).collect()
-            }
-        }
-    };
+    let read = |buffer| read_cache(gpu, buffer, format, u64::from(s.kv_heads * ctx * s.head_dim));
     let (q, k, v) = (q_out.floats(gpu), read(&cache.k), read(&cache.v));
     let what = format!("{s:?} {format:?} norm {normed}");
     let bound = if format == KvFormat::F16 { 1e-6 } else { BOUND };

@@ -21,7 +21,7 @@ usage: cargo xtask <command>
                                 NAME: smollm2-135m (default), tiny (needs no network), or anything `tersor` opens.
                                 Further ARGS go to `tersor compare` (see `cargo xtask demo --help`).
   test [--only STEP]… [--skip STEP]… [--list]
-                                format, lints and all tests; --list names further steps (wasm, a second adapter)
+                                format, lints, all tests, the window, and kernels and app in a browser; --list names the steps
   bench [ARGS…]                 measures this machine's adapter and every kernel on it: builds `tersor` and runs `tersor bench ARGS…`
   web [--quick] [--serve [PORT]]
                                 the app for browsers, in target/web/dist; --serve serves it on this machine

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{screen, vulkan, wasm, web};
+use crate::{screen, vulkan, web};
 
 struct Step {
     name: &'static str,
@@ -41,31 +41,34 @@ const STEPS: &[Step] = &[
             shell::run(cargo().args(["test", "--locked", "--workspace"]))
         },
     },
-    Step {
-        name: "swiftshader",
-        what: "kernels and models on a second adapter (about ten times slower, so not everything)",
-        default: true,
-        run: on_swiftshader,
-    },
-    Step {
-        name: "window",
-        what: "the app's window opens, compares and closes",
-        // Its tests pass; the step has not run as one yet.
-        default: false,
-        run: in_a_window,
-    },
+    Step { name: "window", what: "the app's window opens, compares and closes", default: true, run: in_a_window },
     Step {
         name: "browser",
-        what: "the app in a browser: built, loaded, compared with native",
-        // By name, since it takes as long as all other steps: the program is built for browsers, and then computes in software.
-        default: false,
+        what: "in a browser: every kernel's test, and the app compared with native",
+        default: true,
         run: || {
             let page = web::build(web::Profile::Quick)?;
             let kernels = web::build_kernel_tests()?;
-            shell::run(in_browser(&page)?.env("TERSOR_WEB_KERNELS", kernels))
+            let skip = LONG.map(|test| format!("-{test}"));
+            shell::run(in_browser(&page)?.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", skip.join(",")))
         },
     },
-    Step { name: "wasm", what: "the engine builds for browsers", default: true, run: wasm::check },
+    Step {
+        name: "swiftshader",
+        what: "kernels and models on a second native adapter (ten times slower; the browser computes on it too)",
+        default: false,
+        run: on_swiftshader,
+    },
+];
+
+/// Tests of many kernels, which take SwiftShader too long to be run there every time. What they test others do there on fewer shapes.
+const LONG: [&str; 6] = [
+    "every_codec_multiplies",
+    "every_format_of_factors_on_codecs_and_alone",
+    "entropy_coded_rows_in_every_kernel",
+    "low_rank_parts_on_sparse_and_coded_weights",
+    "outliers_in_every_kernel",
+    "sparse_weights_in_every_kernel",
 ];
 
 fn in_a_window() -> Result<()> {
@@ -95,31 +98,24 @@ pub fn in_browser(page: &Path) -> Result<Command> {
     Ok(test)
 }
 
-/// Every kernel in every tier but for the longest tests (codecs in every linear kernel); models, and SmolLM2's logits, in the
-/// portable tier.
+/// Every kernel in every tier but for the longest tests; models, and SmolLM2's logits, in the portable tier.
 fn on_swiftshader() -> Result<()> {
-    const KERNELS: [&str; 5] =
-        ["kernels_attention", "kernels_eval", "kernels_linear", "kernels_norm", "kernels_sample"];
-    /// Tests of many kernels, which take this adapter too long.
-    const LONG: [&str; 4] = [
-        "every_codec_multiplies",
-        "sparse_weights_in_every_kernel",
-        "outliers_in_every_kernel",
-        "entropy_coded_rows_in_every_kernel",
-    ];
     let icd = vulkan::ensure_swiftshader()?;
-    let test = |tests: &[&str]| {
+    let test = |selection: &[&str]| {
         let mut cargo = cargo();
         // The whole workspace, so that features are the same as in the step before and nothing is built twice.
-        cargo.args(["test", "--locked", "--workspace"]);
-        cargo.args(tests.iter().flat_map(|test| ["--test", test]));
+        cargo.args(["test", "--locked", "--workspace"]).args(selection);
         cargo.env("VK_ICD_FILENAMES", &icd).env("VK_DRIVER_FILES", &icd);
         cargo
     };
+    // Of the libraries only this one's tests are in these modules.
+    const KERNELS: [&str; 5] =
+        ["tests::attention::", "tests::eval::", "tests::linear::", "tests::norm::", "tests::sample::"];
     let long = LONG.iter().flat_map(|test| ["--skip", test]);
-    shell::run(test(&KERNELS).arg("--").args(long))?;
-    shell::run(test(&["model_families"]).env("TERSOR_TIER", "portable"))?;
-    shell::run(test(&["model_smollm2"]).env("TERSOR_TIER", "portable").args(["--", "logits_are_the_references"]))
+    shell::run(test(&["--lib"]).arg("--").args(KERNELS).args(long))?;
+    shell::run(test(&["--test", "model_families"]).env("TERSOR_TIER", "portable"))?;
+    let logits = ["--", "logits_are_the_references"];
+    shell::run(test(&["--test", "model_smollm2"]).env("TERSOR_TIER", "portable").args(logits))
 }
 
 /// Runs the steps that were asked for, by default those marked so.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::packages;
-use crate::shell::{cargo, command, output, root, run, succeeds};
+use crate::shell::{cargo, command, output, root, succeeds};
 
 /// The target of browsers.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -40,12 +40,4 @@ fn has_target() -> bool {
             entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("libcore-")))
         })
     })
-}
-
-/// Checks that the engine builds for browsers.
-pub fn check() -> Result<()> {
-    // Its own target folder: another compiler would otherwise rebuild the native one's artefacts.
-    run(cargo_for_wasm()?
-        .args(["check", "--locked", "-p", "tersor-engine", "--target", TARGET])
-        .args(["--target-dir", "target/wasm"]))
 }

@@ -30,6 +30,18 @@ fn a_window_opens_compares_and_closes() {
     assert!(pixels.iter().map(|p| u64::from(*p)).sum::<u64>() / (pixels.len() as u64) < 80, "dark is dark");
 }
 
+/// What a start takes is printed: `cargo test --release --workspace --test window starts -- --ignored --nocapture` on a screen.
+#[test]
+#[ignore = "needs a screen: cargo xtask test --only window"]
+fn a_window_starts_shows_its_first_page_and_closes() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = std::time::Instant::now();
+    let status = tersor(&["--tab", "models", "--picture"]).arg(folder.path().join("picture.png")).status().unwrap();
+    println!("started, drawn, saved as a picture and closed in {:.2} s", begin.elapsed().as_secs_f64());
+    assert!(status.success(), "{status}");
+    assert!(folder.path().join("picture.png").exists());
+}
+
 /// Pages with the arguments that fill them.
 const PAGES: [(&str, &[&str]); 6] = [
     ("models", &["--tab", "models"]),

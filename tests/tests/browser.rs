@@ -19,7 +19,8 @@ mod serve;
 
 const PROMPT: &str = "It is a truth universally acknowledged, that a";
 
-/// Keeps what the worker says to the page in `said`: texts, as they were sent. And what each frame takes the page, in `frames`.
+/// Keeps what the worker says to the page in `said`: texts, as they were sent. And what each frame takes the page, in `frames`;
+/// when the first was drawn, in `painted` (ms since the page was asked for).
 const EAVESDROP: &str = "
     window.said = [];
     const Plain = Worker;
@@ -36,6 +37,7 @@ const EAVESDROP: &str = "
     window.requestAnimationFrame = (callback) => next((time) => {
         const begin = performance.now();
         callback(time);
+        window.painted ??= performance.now();
         frames.push(performance.now() - begin);
     });
 ";
@@ -136,6 +138,7 @@ fn tiny_writes_as_natively_stops_and_survives_the_loss_of_its_device() {
     browser.open(&format!("{}/#model=tiny&{}", address(page()), fragment(TOKENS)));
     // The model is fetched, opened and described; nothing runs until it is asked for.
     browser.wait_for("window.reports?.('tersor.inspect/1') === 1");
+    println!("first frame after {:.0} ms", browser.evaluate("painted").as_f64().unwrap());
     let adapters = reports(&mut browser, "tersor.adapters/1");
     assert_eq!(adapters[0]["chosen"], 0, "{adapters:?}");
     run(&mut browser);

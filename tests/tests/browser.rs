@@ -201,6 +201,8 @@ fn smollm2_is_opened_from_a_file_streamed_and_kept() {
     let heap = numbers(&browser.evaluate_in_worker("heap"));
     let jump = heap.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     println!("the worker's memory at most: {:.0} MiB, one step at most {:.0}", heap.last().unwrap() / MIB, jump / MIB);
+    // Nothing of the model is read, packed or uploaded as a whole where that is more.
+    assert!(jump < 64.0 * MIB, "the worker's memory grew by {:.0} MiB at once", jump / MIB);
 
     // The file is kept, is there when the page is opened anew, and can be deleted.
     let name = file.file_name().unwrap().to_str().unwrap();

@@ -71,9 +71,22 @@ fn plan(filter: &[&str]) -> Bench {
     Bench { filter: filter.iter().map(|f| (*f).to_owned()).collect(), ..Bench::default() }
 }
 
-fn measured(talk: &Talk, plan: Bench) -> Benchmark {
-    let Report::Bench(found) = talk.report(Command::Bench(plan)) else { panic!("another report") };
-    *found
+/// What was found in the end, and what was shown on the way.
+fn measured(talk: &Talk, plan: Bench) -> (Benchmark, Vec<Benchmark>) {
+    let bench = |report: Report| match report {
+        Report::Bench(found) => *found,
+        _ => panic!("another report"),
+    };
+    let (mut last, mut parts) = (None, Vec::new());
+    for kind in talk.ask(Command::Bench(plan)) {
+        match kind {
+            EventKind::Partial(report) => parts.push(bench(*report)),
+            EventKind::Report(report) => last = Some(bench(*report)),
+            EventKind::Failed(failure) => panic!("{}", failure.message),
+            _ => {}
+        }
+    }
+    (last.expect("a report"), parts)
 }
 
 /// One test, so that measurements do not disturb one another.
@@ -86,7 +99,13 @@ fn a_session_measures_reports_refuses_and_stops() {
         "matvec bf16+svd:rank=16 2048x2048 1",
         "attention-decode 9/3x64 1024",
     ]);
-    let found = measured(&talk, wanted.clone());
+    let (found, parts) = measured(&talk, wanted.clone());
+    // Rows come one by one, and stay as they came.
+    assert_eq!(parts.len(), found.findings.measurements.len());
+    for (count, part) in parts.iter().enumerate() {
+        assert_eq!(part.findings.measurements, found.findings.measurements[..count]);
+        assert_eq!((part.findings.ceilings, &part.plan), (found.findings.ceilings, &found.plan));
+    }
     assert_eq!(found.plan, wanted);
     assert!(found.findings.skipped.is_empty(), "{:?}", found.findings.skipped);
     let names: Vec<&str> = found.findings.measurements.iter().map(|m| m.name.as_str()).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tersor::fetch::{Located, Options as Fetch, locate};
-use tersor_engine::session::{Calibration, Command, Compress, Options, Recipe, Source};
+use tersor_engine::session::{Calibration, Command, Compare, Compress, Options, Recipe, Source, Text};
 use tersor_tests::browser::Browser;
 use tersor_tests::side_by_side::{SEED, TEMPERATURE, Written, natively};
 use tersor_tests::talk::{Talk, tiny};
@@ -205,6 +205,8 @@ fn smollm2_is_opened_from_a_file_streamed_and_kept() {
     let heap = numbers(&browser.evaluate_in_worker("heap"));
     let jump = heap.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     println!("the worker's memory at most: {:.0} MiB, one step at most {:.0}", heap.last().unwrap() / MIB, jump / MIB);
+    // Nothing of the model is read, packed or uploaded as a whole where that is more.
+    assert!(jump < 64.0 * MIB, "the worker's memory grew by {:.0} MiB at once", jump / MIB);
 
     // The file is kept, is there when the page is opened anew, and can be deleted.
     let name = file.file_name().unwrap().to_str().unwrap();
@@ -254,6 +256,70 @@ fn compressed_files_compute_as_natively() {
         println!("{recipe}");
         is_as_natively(&mut browser, Source::Path(output), TOKENS);
     }
+    assert_eq!(browser.complaints, Vec::<String>::new(), "the page complains");
+}
+
+/// A report that the command line wrote, without a model: it is read on the page, and the plot of it saved as a picture.
+#[test]
+#[ignore = "needs the built page: cargo xtask test --only browser"]
+fn a_report_is_laid_beside_and_its_plot_saved_as_a_picture() {
+    /// Keeps what would go to the downloads.
+    const KEEP: &str = "window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push([this.download, this.href]); };";
+    /// Width, height and dark pixels of the picture that was saved.
+    const LOOK: &str = "new Promise((done) => {
+        const image = new Image();
+        image.onload = () => {
+            const canvas = document.createElement('canvas');
+            [canvas.width, canvas.height] = [image.width, image.height];
+            const context = canvas.getContext('2d');
+            context.drawImage(image, 0, 0);
+            const { data } = context.getImageData(0, 0, image.width, image.height);
+            let dark = 0;
+            for (let i = 0; i < data.length; i += 4) dark += data[i] < 100 && data[i + 3] === 255;
+            done([image.width, image.height, dark]);
+        };
+        image.onerror = () => done([0, 0, 0]);
+        image.src = saved[0][1];
+    })";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.json");
+    let compare = Compare {
+        source: tiny(),
+        recipes: vec![Recipe::Codec("q4_k".to_owned()), Recipe::Codec("q8_0".to_owned())],
+        dense: "bf16".to_owned(),
+        rotation: None,
+        calibration: Calibration::default(),
+        text: Some(Text { name: "a text".to_owned(), text: PROMPT.repeat(8) }),
+        context: 64,
+        windows: Some(1),
+        input: None,
+        tokens: 0,
+        attention: Vec::new(),
+    };
+    let report = Talk::start(Options::default()).report(Command::Compare(compare));
+    std::fs::write(&file, serde_json::to_vec(&report).unwrap()).unwrap();
+
+    let mut browser = browser();
+    browser.before_pages(KEEP);
+    browser.open(&format!("{}/#theme=light", address(page())));
+    browser.wait_for("window.reports?.('tersor.adapters/1') === 1");
+    browser.choose_file("#files", &file);
+    browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
+    browser.keep_picture("browser_beside.png");
+    browser.press("S", 83, 2 | 8);
+    browser.wait_for("saved.length === 1");
+    assert!(browser.evaluate("saved[0][0]").as_str().unwrap().ends_with("compressed.png"));
+    let [width, height, dark] = numbers(&browser.evaluate(LOOK))[..] else { panic!("three numbers") };
+    assert_eq!([width, height], [960.0, 620.0]);
+    assert!(dark > 500.0, "letters and points: {dark} dark pixels");
+    // What is no report is said to be none, and nothing else changes.
+    std::fs::write(&file, "{\"schema\": \"tersor.compare/1\"").unwrap();
+    browser.choose_file("#files", &file);
+    browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
+    browser.keep_picture("browser_no_report.png");
+    browser.press("S", 83, 2 | 8);
+    browser.wait_for("saved.length === 2");
+    assert_eq!(browser.evaluate("saved[0][1] === saved[1][1]"), true, "the plot is what it was");
     assert_eq!(browser.complaints, Vec::<String>::new(), "the page complains");
 }
 

@@ -58,6 +58,7 @@ impl Client {
                     speaks = true;
                     on_text(&text)?;
                 }
+                EventKind::Partial(_) => {}
                 EventKind::Report(found) => report = Some(*found),
                 EventKind::Done => {
                     self.bars.clear();

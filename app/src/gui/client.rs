@@ -41,11 +41,13 @@ pub enum Happening {
     Event(Event),
     /// A person chose a model's files, which can be named in commands from now on.
     Opened(Origin),
+    /// A person chose a report: its file's name, and what is in it.
+    Report(String, Vec<u8>),
     /// What a browser keeps for this page, now.
     Stored(Vec<Kept>),
     /// A person chose something that cannot be used.
     Refused(String),
-    /// A file could not be written: why.
+    /// A file could not be written, or a report not be read: why.
     NotSaved(String),
 }
 
@@ -73,10 +75,16 @@ pub trait Client {
     /// Lets a person choose a file; a [`Happening::Opened`] follows, if they do.
     fn pick(&mut self);
 
+    /// Lets a person choose a report; a [`Happening::Report`] follows, if they do.
+    fn pick_report(&mut self);
+
     /// Lets a person choose where to keep a file of this name; a browser puts it with the downloads.
     fn save(&mut self, name: &str, bytes: Vec<u8>);
 
-    /// Takes files that were dropped on the window; a [`Happening::Opened`] follows.
+    /// Draws a plot (SVG) and saves the picture as [`Client::save`] does.
+    fn save_picture(&mut self, name: &str, svg: String);
+
+    /// Takes files that were dropped on the window; a [`Happening::Opened`] or a [`Happening::Report`] follows.
     fn take(&mut self, files: Vec<DroppedFileHandle>);
 
     /// The next thing that happened, if any. Whatever happens wakes the window.
@@ -95,6 +103,12 @@ impl fmt::Debug for dyn Client {
     }
 }
 
+/// Whether a file that was chosen or dropped by itself is read as a report: JSON that is no part of a Hugging Face model.
+pub fn is_report(name: &str) -> bool {
+    let of_models = ["config.json", "index.json", "tokenizer.json", "vocab.json", "special_tokens_map.json"];
+    name.to_ascii_lowercase().ends_with(".json") && !of_models.iter().any(|part| name.ends_with(part))
+}
+
 /// The manifest's models, each with why it cannot be had here, if it cannot.
 pub fn known(unavailable: impl Fn(&crate::manifest::Model) -> Option<String>) -> Vec<Known> {
     let describe = |model: crate::manifest::Model| Known {
@@ -109,4 +123,16 @@ pub fn known(unavailable: impl Fn(&crate::manifest::Model) -> Option<String>) ->
     };
     // The manifest is part of the program, and a test reads it.
     crate::manifest::models().unwrap_or_default().into_iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_of_models_is_no_report() {
+        assert!(["report.json", "Tiny compressed.JSON"].into_iter().all(is_report));
+        let models = ["model.safetensors.index.json", "config.json", "generation_config.json", "report.html", "json"];
+        assert!(!models.into_iter().any(is_report));
+    }
 }

@@ -101,6 +101,10 @@ fn keys(ui: &egui::Ui, tab: Tab) -> Vec<Action> {
             _ => Action::Run,
         });
     }
+    // First, since a shortcut is also pressed with more keys than it has.
+    if pressed(Modifiers::COMMAND | Modifiers::SHIFT, Key::S) {
+        actions.push(Action::Export(Form::Png));
+    }
     if pressed(Modifiers::COMMAND, Key::S) {
         actions.push(Action::Export(Form::Html));
     }

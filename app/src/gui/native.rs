@@ -1,6 +1,7 @@
 //! The window on a desktop: the engine's session on a thread of its own, models from the cache, files from a dialog.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,10 +13,11 @@ use tersor_engine::progress::{Cancel, Monitor};
 use tersor_engine::session::{Command, Event, EventKind, Failure, JobId, Options, Session};
 
 use super::App;
-use super::client::{Client, Happening, Known, known};
+use super::client::{Client, Happening, Known, is_report, known};
 use super::library::{Library, Origin};
 use super::picture::Finish;
 use super::start::Start;
+use super::state::MOST_BYTES;
 use crate::fetch::{self, Located};
 use crate::manifest;
 
@@ -87,6 +89,28 @@ impl NativeClient {
         Event { job, kind }
     }
 
+    /// Lets a person choose a file with one of these endings, and delivers what `open` makes of it.
+    fn choose(
+        &self,
+        title: &'static str,
+        (what, endings): (&'static str, &'static [&'static str]),
+        open: fn(PathBuf) -> Happening,
+    ) {
+        let (outbox, waker) = (self.outbox.clone(), self.waker.clone());
+        let work = move || {
+            let dialog = rfd::FileDialog::new().set_title(title).add_filter(what, endings);
+            if let Some(path) = dialog.pick_file() {
+                let _ = outbox.send(Message::Happening(open(path)));
+                waker.request_repaint();
+            }
+        };
+        // macOS shows dialogs on the main thread only, and the dialog sees to that itself.
+        if let Err(error) = std::thread::Builder::new().name("tersor-dialog".to_owned()).spawn(work) {
+            let why = format!("cannot open the dialog ({error}): drop the file on the window instead");
+            self.deliver(Message::Happening(Happening::Refused(why)));
+        }
+    }
+
     fn deliver(&self, message: Message) {
         let _ = self.outbox.send(message); // the receiver lives as long as self does
         self.waker.request_repaint();
@@ -150,20 +174,12 @@ impl Client for NativeClient {
     }
 
     fn pick(&mut self) {
-        let (outbox, waker) = (self.outbox.clone(), self.waker.clone());
-        let work = move || {
-            let dialog =
-                rfd::FileDialog::new().set_title("Open a model").add_filter("models", &["gguf", "safetensors"]);
-            if let Some(path) = dialog.pick_file() {
-                let _ = outbox.send(Message::Happening(Happening::Opened(Origin::Path(path))));
-                waker.request_repaint();
-            }
-        };
-        // macOS shows dialogs on the main thread only, and the dialog sees to that itself.
-        if let Err(error) = std::thread::Builder::new().name("tersor-dialog".to_owned()).spawn(work) {
-            let why = format!("cannot open the dialog ({error}): drop the file on the window instead");
-            self.deliver(Message::Happening(Happening::Refused(why)));
-        }
+        let open = |path| Happening::Opened(Origin::Path(path));
+        self.choose("Open a model", ("models", &["gguf", "safetensors"]), open);
+    }
+
+    fn pick_report(&mut self) {
+        self.choose("Lay a report beside", ("reports", &["json"]), report);
     }
 
     fn save(&mut self, name: &str, bytes: Vec<u8>) {
@@ -184,15 +200,31 @@ impl Client for NativeClient {
         }
     }
 
+    fn save_picture(&mut self, name: &str, svg: String) {
+        match crate::report::picture::png(&svg) {
+            Ok(bytes) => self.save(name, bytes),
+            Err(why) => {
+                self.deliver(Message::Happening(Happening::NotSaved(format!("{name} cannot be drawn: {why}."))))
+            }
+        }
+    }
+
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {
         let models = |path: &PathBuf| {
             path.is_dir() || path.extension().is_some_and(|e| e == "gguf" || e == "safetensors" || e == "json")
         };
         let paths: Vec<PathBuf> = files.iter().map(|file| file.path().to_owned()).collect();
+        let reports = |path: &&PathBuf| path.file_name().is_some_and(|name| is_report(&name.to_string_lossy()));
+        let own: Vec<PathBuf> = paths.iter().filter(reports).filter(|path| path.is_file()).cloned().collect();
+        if own.len() == paths.len() && !own.is_empty() {
+            own.into_iter().for_each(|path| self.deliver(Message::Happening(report(path))));
+            return;
+        }
         let happening = match paths.iter().find(|path| models(path)) {
             Some(path) => Happening::Opened(Origin::Path(path.clone())),
             None => Happening::Refused(
-                "that is no model: drop a .gguf or .safetensors file, or the folder of a Hugging Face model".to_owned(),
+                "that is no model: drop a .gguf or .safetensors file, the folder of a Hugging Face model, or the JSON of a report"
+                    .to_owned(),
             ),
         };
         self.deliver(Message::Happening(happening));
@@ -203,6 +235,21 @@ impl Client for NativeClient {
             Message::Happening(happening) => Some(happening),
             Message::Fetched(fetched) => Some(Happening::Event(self.fetched(fetched))),
         }
+    }
+}
+
+/// What is in the file of a report.
+fn report(path: PathBuf) -> Happening {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // No report is as large as that: what is cut off is refused when it is read.
+    let read = || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(&path)?.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    match read() {
+        Ok(bytes) => Happening::Report(name, bytes),
+        Err(error) => Happening::NotSaved(format!("{name} cannot be read: {error}.")),
     }
 }
 
@@ -268,5 +315,20 @@ pub fn open(window: Window) -> Result<()> {
             let picture = outcome.try_recv().context("the window was closed before its picture was taken")?;
             picture.map_err(|error| anyhow!("{}: {error}", path.display()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_said_to_be_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, "{}").unwrap();
+        assert!(matches!(report(path), Happening::Report(name, bytes) if name == "a.json" && bytes == b"{}"));
+        let Happening::NotSaved(why) = report(folder.path().join("b.json")) else { panic!("it is not there") };
+        assert!(why.starts_with("b.json cannot be read: "), "{why}");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tersor_engine::session::report::{Comparison, Report, Variant};
 
-use super::plot::{self, Better, Point, Scale};
+use super::plot::{self, Better, Mark, Point, Scale};
 use super::text::{self, printable, visible};
 use super::{SHOWN, calibration, is_encoder, setting, table};
 use crate::table::{Align, Table};
@@ -119,8 +119,10 @@ pub(super) fn html_table(table: &Table) -> String {
 
 fn plots(comparison: &Comparison) -> String {
     let variants = &comparison.variants;
-    let point =
-        |v: &Variant, y: f64, error: f64| Point { label: v.recipe.clone(), x: megabytes(v.weights.bytes), y, error };
+    let point = |v: &Variant, y: f64, error: f64| {
+        let (label, x) = (v.recipe.clone(), megabytes(v.weights.bytes));
+        Point { label, x, y, error, mark: Mark::Circle }
+    };
     // Every variant keeps its colour: those without a value stand in the list with one that cannot be shown.
     let divergence: Vec<Point> = variants
         .iter()

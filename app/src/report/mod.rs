@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod html;
+#[cfg(all(feature = "gui", not(target_arch = "wasm32")))]
+pub mod picture;
 pub mod plot;
 pub mod roofline;
 pub mod text;

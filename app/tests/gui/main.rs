@@ -2,7 +2,12 @@
 
 #![cfg(feature = "gui")]
 
+mod answers;
+mod attention;
+mod compare;
 mod engine;
+mod kernels;
 mod pages;
+mod quality;
+mod screen;
 mod scripted;
-mod use_it;

@@ -2,10 +2,12 @@
 //! them anew where they differ; look at them before committing.
 
 use egui_kittest::SnapshotResults;
+use tersor::gui::client::Happening;
 use tersor::gui::start::Start;
 use tersor::gui::state::{Action, Settings, Tab};
 
-use super::use_it::{Screen, screen};
+use super::answers::report;
+use super::screen::{Screen, screen};
 
 const DESK: [f32; 2] = [1280.0, 800.0];
 const PHONE: [f32; 2] = [390.0, 844.0];
@@ -36,6 +38,26 @@ fn pages() {
                 results.add(screen.harness.try_snapshot(name));
             }
         }
+    }
+}
+
+#[test]
+fn a_report_of_another_device_is_laid_beside() {
+    let mut results = SnapshotResults::new();
+    for (name, size, dark) in [("quality_beside_desk_light", DESK, false), ("quality_beside_phone_dark", PHONE, true)] {
+        let settings = Settings { recipes: vec!["q4_k".into(), "q2_k".into()], ..Settings::default() };
+        let start = Start {
+            model: Some("tiny".into()),
+            dark: Some(dark),
+            tab: Some(Tab::Quality),
+            run: true,
+            ..Start::default()
+        };
+        let (mut screen, record) = screen(size, settings, start);
+        let bytes = report(&["q4_k", "q3_k", "uniform:bits=3"], "Other GPU 9000 (Metal)");
+        record.borrow_mut().queue.push_back(Happening::Report("the laptop's.json".into(), bytes));
+        screen.harness.run();
+        results.add(screen.harness.try_snapshot(name));
     }
 }
 

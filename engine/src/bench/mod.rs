@@ -128,11 +128,16 @@ impl From<GpuError> for BenchError {
     }
 }
 
-/// Measures the ceilings, then the cases. What one case cannot have, memory above all, is said of that case; a lost device ends it all.
+/// Measures the ceilings, then the cases; `so_far` is shown what has been found whenever that is more. What one case cannot have, memory above all, is said of that case; a lost device ends it all.
 ///
 /// # Errors
 /// [`BenchError`].
-pub async fn run(gpu: &Gpu, plan: &Plan, monitor: &Monitor) -> Result<Findings, BenchError> {
+pub async fn run(
+    gpu: &Gpu,
+    plan: &Plan,
+    monitor: &Monitor,
+    mut so_far: impl FnMut(&Findings),
+) -> Result<Findings, BenchError> {
     let cases = chosen(&plan.filter, plan.quick);
     if cases.is_empty() {
         return Err(BenchError::NothingChosen(plan.filter.join(", or ")));
@@ -143,6 +148,7 @@ pub async fn run(gpu: &Gpu, plan: &Plan, monitor: &Monitor) -> Result<Findings, 
     let mut findings = Findings { clock, clock_reason, ceilings, measurements: Vec::new(), skipped: Vec::new() };
     for (done, case) in cases.iter().enumerate() {
         let name = case.to_string();
+        so_far(&findings);
         monitor.step(&name, done as u64 + 1, total, Unit::Measurements)?;
         let why = match measure_case(gpu, &findings, plan, case, monitor).await {
             Ok(Ok(measurement)) => {

@@ -162,6 +162,10 @@ impl Codec for Absmax {
         Ok(Packed { codec: Arc::new(*self), rows, cols, planes })
     }
 
+    fn rows_apart(&self) -> bool {
+        true
+    }
+
     fn decode(&self, packed: &Packed) -> Vec<f32> {
         let words_a_row = packed.planes[0].row_words as usize;
         let mut weights = vec![0.0; packed.rows * packed.cols];

@@ -96,6 +96,10 @@ impl Codec for Dense {
         Ok(Packed { codec: Arc::new(*self), rows, cols, planes: planes.into() })
     }
 
+    fn rows_apart(&self) -> bool {
+        true
+    }
+
     fn decode(&self, packed: &Packed) -> Vec<f32> {
         let mut weights = vec![0.0; packed.rows * packed.cols];
         for_each_chunk(&mut weights, packed.cols, |row, weights| {

@@ -52,3 +52,13 @@ pub enum CodecError {
     #[error("tensor `{tensor}`: shape {shape:?} is too large for this machine")]
     Size { tensor: String, shape: Vec<u64> },
 }
+
+impl CodecError {
+    /// What went wrong in rows that have `first` others before them.
+    pub(super) fn below(mut self, first: usize) -> Self {
+        if let Self::NonFinite { row, .. } | Self::TooLarge { row, .. } = &mut self {
+            *row += first;
+        }
+        self
+    }
+}

@@ -124,6 +124,10 @@ impl<B: Block> Codec for Ggml<B> {
         Ok(self.packed(rows, cols, planes))
     }
 
+    fn rows_apart(&self) -> bool {
+        true
+    }
+
     fn decode(&self, packed: &Packed) -> Vec<f32> {
         let mut weights = vec![0.0; packed.rows * packed.cols];
         for_each_chunk(&mut weights, packed.cols, |row, weights| {

@@ -31,6 +31,7 @@ mod mxfp4;
 mod nf4;
 mod nvfp4;
 mod packed;
+mod pieces;
 mod q1_0;
 mod q2_0;
 mod q2_k;
@@ -67,12 +68,13 @@ pub use calibration::{Calibrates, Calibration};
 pub use entropy::Symbols;
 pub use error::CodecError;
 pub use packed::{Packed, Plane, PlaneLayout};
+pub use pieces::{Encoded, Encoding, PIECE, nmse};
 pub use recipe::{Choice, Recipe};
 pub use shrink::{Importance, Modegpt, Prune, Shrink};
 pub use sparse::cubic;
 pub use spec::{Names, names, parse, valid_codecs};
 pub use spqr::Published as PublishedSpqr;
-pub use stored::{PACKED_KEY, PackedList, Stored, StoredTensor};
+pub use stored::{PACKED_KEY, PackedList, Stored, StoredRows, StoredTensor};
 
 /// A codec with its parameters, shared by the matrices it packed.
 pub type CodecRef = Arc<dyn Codec>;
@@ -128,6 +130,12 @@ pub trait Codec: Send + Sync + Debug {
     /// A length that does not match, columns that are no multiple of [`Codec::block_len`], a weight that is not finite,
     /// or one that is beyond what the codec's scales can express.
     fn encode(&self, weights: &[f32], rows: usize, cols: usize) -> Result<Packed, CodecError>;
+
+    /// Whether rows are packed without a look at others, but for those that [`Codec::row_granularity`] keeps together: what
+    /// [`Codec::encode`] makes of some rows is then that part of what it makes of all, and all planes are of fixed length.
+    fn rows_apart(&self) -> bool {
+        false
+    }
 
     /// Whether [`Codec::encode_for`] makes use of what the matrix's inputs look like.
     fn calibrates(&self) -> Calibrates {

@@ -338,6 +338,10 @@ impl Codec for Sparse {
         self.encode_for(weights, rows, cols, None)
     }
 
+    fn rows_apart(&self) -> bool {
+        self.values.rows_apart()
+    }
+
     fn calibrates(&self) -> Calibrates {
         self.method.calibrates()
     }

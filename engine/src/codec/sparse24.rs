@@ -63,6 +63,10 @@ impl Codec for Sparse24 {
         self.encode_for(weights, rows, cols, None)
     }
 
+    fn rows_apart(&self) -> bool {
+        true
+    }
+
     fn calibrates(&self) -> Calibrates {
         self.method.calibrates()
     }

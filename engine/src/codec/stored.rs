@@ -16,6 +16,8 @@
 //! The codec's spelling is the one of recipes and fixes the planes' layout; all dimensions but the last are rows. Where the file
 //! has checksums ([`CHECKSUMS_KEY`]), what is read is held against them.
 
+mod rows;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
@@ -26,8 +28,10 @@ use serde::{Deserialize, Serialize};
 use super::compressed_tensors::{self, Masked};
 use super::dfloat11::{self, Container, DFloat11, Group, Member};
 use super::spqr::checkpoint as spqr;
-use super::{CodecError, CodecRef, Packed, Plane, import, parse};
+use super::{CodecError, CodecRef, Packed, Plane, parse};
 use crate::format::{CHECKSUMS_KEY, Checkpoint, Checksums, Dtype, Found, Meta, TensorInfo, quoted};
+
+pub use rows::StoredRows;
 
 /// Key of the metadata that lists packed tensors.
 pub const PACKED_KEY: &str = "tersor.packed";
@@ -255,14 +259,14 @@ impl Stored {
     /// A tensor without re-quantizing it; `None` if there is none of this name. A vector is one row.
     ///
     /// # Errors
-    /// As for [`import`] and [`Stored::bytes`], or planes that do not have the codec's layout.
+    /// As for [`import`](super::import) and [`Stored::bytes`], or planes that do not have the codec's layout.
     pub fn load(&self, name: &str) -> Result<Option<Packed>, CodecError> {
         let Some(tensor) = self.tensor(name) else { return Ok(None) };
         if let Some((group, member)) = self.in_group(name) {
             return self.member(group, member).map(Some);
         }
         let Some(codec) = &tensor.codec else {
-            return self.bytes(name)?.map(|(info, bytes)| import(info, &bytes)).transpose();
+            return self.rows(name)?.map(StoredRows::all).transpose();
         };
         if let Some(masked) = self.masked.get(name) {
             return compressed_tensors::load(&self.checkpoint, masked).map(Some);

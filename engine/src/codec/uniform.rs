@@ -193,6 +193,10 @@ impl Codec for Uniform {
         Ok(Packed { codec: Arc::new(*self), rows, cols, planes: planes.into() })
     }
 
+    fn rows_apart(&self) -> bool {
+        true
+    }
+
     fn calibrates(&self) -> Calibrates {
         if self.gptq { Calibrates::Always } else { Calibrates::No }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -160,6 +161,22 @@ impl Checkpoint {
         let Some(info) = self.info(name) else { return Ok(None) };
         let Some(file) = self.inner.files.get(info.file as usize) else { return Ok(None) };
         Ok(Some((info, file.read(&self.inner.name, info.offset, info.len)?)))
+    }
+
+    /// Some of a tensor's bytes, as [`Checkpoint::read`] gives all of them.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`], also for bytes that the tensor does not have.
+    pub fn read_part(&self, name: &str, part: Range<u64>) -> Result<Option<Cow<'_, [u8]>>, FormatError> {
+        let Some(info) = self.info(name) else { return Ok(None) };
+        let Some(file) = self.inner.files.get(info.file as usize) else { return Ok(None) };
+        let outside = || FormatError::Io {
+            file: self.inner.name.clone(),
+            action: "read",
+            source: std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "a tensor ends too early"),
+        };
+        let len = part.end.checked_sub(part.start).filter(|_| part.end <= info.len).ok_or_else(outside)?;
+        Ok(Some(file.read(&self.inner.name, info.offset + part.start, len)?))
     }
 
     /// [`Checkpoint::read`] without a copy, for checkpoints that were opened by path or from memory. It does not exist in browsers,

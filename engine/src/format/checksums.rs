@@ -41,11 +41,14 @@ impl Checksums {
     /// # Errors
     /// What the checksum is and what it should be.
     pub fn verify(&self, tensor: &str, bytes: &[u8]) -> Result<(), String> {
-        let Some(&written) = self.0.get(tensor) else { return Ok(()) };
-        match crc32fast::hash(bytes) {
-            found if found == written => Ok(()),
-            found => Err(format!("its bytes have the CRC-32 {found:08x}, but {written:08x} when they were written")),
-        }
+        let Some(mut digest) = self.digest(tensor) else { return Ok(()) };
+        digest.add(bytes);
+        digest.verify()
+    }
+
+    /// What [`Checksums::verify`] does, for bytes that come in pieces; `None` if the tensor has no checksum.
+    pub fn digest(&self, tensor: &str) -> Option<Digest> {
+        Some(Digest { hasher: crc32fast::Hasher::new(), written: *self.0.get(tensor)? })
     }
 
     /// The value of [`CHECKSUMS_KEY`].
@@ -68,6 +71,32 @@ impl Checksums {
             _ => Err("a checksum is not eight hexadecimal digits".to_owned()),
         };
         header.tensors.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The checksum of a tensor's bytes so far.
+#[derive(Debug)]
+pub struct Digest {
+    hasher: crc32fast::Hasher,
+    written: u32,
+}
+
+impl Digest {
+    /// The next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// Whether these can be all of the tensor's bytes.
+    ///
+    /// # Errors
+    /// As [`Checksums::verify`].
+    pub fn verify(self) -> Result<(), String> {
+        let written = self.written;
+        match self.hasher.finalize() {
+            found if found == written => Ok(()),
+            found => Err(format!("its bytes have the CRC-32 {found:08x}, but {written:08x} when they were written")),
+        }
     }
 }
 

@@ -107,3 +107,45 @@ impl Basis {
         self.values.entry(layer).or_insert_with(|| Orthogonal::new(dim, seed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::Checkpoint;
+
+    /// What [`Basis::turns_outputs`] says decides whether a matrix can be turned some rows at a time.
+    #[test]
+    fn matrices_whose_outputs_stay_are_turned_in_pieces() {
+        let tiny = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/tiny"));
+        let config = Config::read(&Checkpoint::open(tiny).unwrap()).unwrap();
+        let [hidden, q, kv, mlp] =
+            [config.hidden, config.q_width(), config.kv_width(), config.intermediate].map(|n| n as usize);
+        let mut basis = Basis::new(&config, 3).unwrap();
+        for (role, rows, cols) in [
+            (Role::Embed, 37, hidden),
+            (Role::Head, 37, hidden),
+            (Role::Q, q, hidden),
+            (Role::K, kv, hidden),
+            (Role::Gate, 29, hidden),
+            (Role::Up, 29, hidden),
+            (Role::V, kv, hidden),
+            (Role::O, hidden, q),
+            (Role::Down, hidden, mlp),
+        ] {
+            let stored: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919 % 10_007) as f32 - 5003.0) * 1e-4).collect();
+            let norm: Vec<f32> = (0..cols).map(|i| 0.5 + (i % 13) as f32 * 0.1).collect();
+            let norm = Basis::norm_before(role).map(|_| norm.as_slice());
+            let mut whole = stored.clone();
+            basis.turn(role, 1, &mut whole, cols, norm);
+            assert!(whole != stored, "{role:?}");
+            if Basis::turns_outputs(role) {
+                continue;
+            }
+            let mut pieces = stored.clone();
+            pieces.chunks_mut(5 * cols).for_each(|piece| basis.turn(role, 1, piece, cols, norm));
+            assert!(pieces == whole, "{role:?}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod grouped;
 mod rotated;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +17,10 @@ use super::config::Config;
 use super::names::Role;
 use super::{LayerShape, ModelError};
 use crate::codec::dfloat11::DFloat11;
-use crate::codec::{Calibrates, Calibration, Choice, CodecRef, Packed, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{
+    Calibrates, Calibration, Choice, CodecRef, Encoded, Encoding, Packed, Recipe, Stored, StoredRows, StoredTensor,
+    parse,
+};
 use crate::format::{Checkpoint, Dtype, decode_f32};
 
 pub use grouped::Place;
@@ -196,7 +200,7 @@ impl Weights {
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`], or what a codec refuses.
     pub fn matrix(&mut self, role: Role, layer: u32, rows: u32, cols: u32) -> Result<Packed, ModelError> {
-        let (name, packed) = self.stored_matrix(role, layer, [rows, cols])?;
+        let (name, stored) = self.stored_rows(role, layer, [rows, cols])?;
         let model = self.model();
         let failed = |error| ModelError::Codec { model: model.clone(), tensor: name.clone(), error: Box::new(error) };
         let (rows, cols) = (rows as usize, cols as usize);
@@ -206,25 +210,29 @@ impl Weights {
             (None, Some(_)) => Some(parse("f32").map_err(failed)?),
             (None, None) => None,
         };
-        let as_stored = self.basis.is_none() && asked.as_ref().is_none_or(|codec| codec.name() == packed.codec.name());
-        // The codec that would have made it larger.
-        let mut larger = None;
-        let (packed, nmse) = match asked {
+        let as_stored =
+            self.basis.is_none() && asked.as_ref().is_none_or(|codec| codec.name() == stored.codec().name());
+        let (packed, larger, nmse) = match asked {
             Some(codec) if !as_stored => {
                 let start = Instant::now();
-                let mut values = packed.decode();
-                drop(packed);
-                self.change_basis(role, layer, &mut values, cols)?;
+                let norm = self.norm_to_fold(role, layer)?;
                 let calibration = self.calibrations.get(&(role, layer)).map(|found| &**found);
-                let packed = codec.encode_for(&values, rows, cols, calibration).map_err(failed)?;
-                let coded = packed.codec.name();
-                let packed = packed.codec.clone().unless_larger(packed).map_err(failed)?;
-                larger = (packed.codec.name() != coded).then_some(coded);
-                let nmse = nmse(&values, &packed.decode());
+                let together = self.basis.is_some() && Basis::turns_outputs(role);
+                let piece = if together { usize::MAX } else { stored.piece() };
+                let basis = &mut self.basis;
+                let read = |range| {
+                    let mut values = stored.decode(range).map_err(failed)?;
+                    if let Some(basis) = basis {
+                        basis.turn(role, layer, &mut values, cols, norm.as_deref());
+                    }
+                    Ok(Cow::Owned(values))
+                };
+                let encoding = Encoding { codec: &codec, rows, cols, calibration, piece };
+                let Encoded { packed, larger, nmse } = encoding.encode(read, failed)?;
                 self.encode_seconds += start.elapsed().as_secs_f64();
-                (packed, Some(nmse))
+                (packed, larger, Some(nmse))
             }
-            _ => (packed, None),
+            _ => (stored.all().map_err(failed)?, None, None),
         };
         self.reports.push(TensorReport {
             name: if self.is_tied(role) { format!("{name} (as output)") } else { name },
@@ -244,6 +252,15 @@ impl Weights {
 
     /// A matrix as it is stored, with its tensor's name.
     fn stored_matrix(&self, role: Role, layer: u32, shape: [u32; 2]) -> Result<(String, Packed), ModelError> {
+        let (name, stored) = self.stored_rows(role, layer, shape)?;
+        match stored.all() {
+            Ok(packed) => Ok((name, packed)),
+            Err(error) => Err(ModelError::Codec { model: self.model(), tensor: name, error: Box::new(error) }),
+        }
+    }
+
+    /// A matrix as it is stored, to be read row by row, with its tensor's name.
+    fn stored_rows(&self, role: Role, layer: u32, shape: [u32; 2]) -> Result<(String, StoredRows), ModelError> {
         // A rotation folds the last norm into the output projection, so that it is no longer the embedding table.
         let source = if self.is_tied(role) { Role::Embed } else { role };
         let missing = || self.missing(source, layer, "weight");
@@ -257,13 +274,13 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
-        let packed = self.stored.load(&tensor.name);
-        let packed = packed.map_err(|error| ModelError::Codec {
+        let stored = self.stored.rows(&tensor.name);
+        let stored = stored.map_err(|error| ModelError::Codec {
             model: self.model(),
             tensor: tensor.name.clone(),
             error: Box::new(error),
         })?;
-        Ok((tensor.name.clone(), packed.ok_or_else(missing)?))
+        Ok((tensor.name.clone(), stored.ok_or_else(missing)?))
     }
 
     /// A norm's weights as they are applied.
@@ -384,15 +401,17 @@ impl Weights {
 
     /// Turns a matrix into the new basis, if there is one.
     fn change_basis(&mut self, role: Role, layer: u32, w: &mut [f32], cols: usize) -> Result<(), ModelError> {
-        if self.basis.is_none() {
-            return Ok(());
-        }
-        let norm =
-            Basis::norm_before(role).map(|norm| self.stored_norm(norm, layer, self.config.hidden)).transpose()?;
+        let norm = self.norm_to_fold(role, layer)?;
         if let Some(basis) = &mut self.basis {
             basis.turn(role, layer, w, cols, norm.as_deref());
         }
         Ok(())
+    }
+
+    /// The norm that a change of basis folds into a matrix.
+    fn norm_to_fold(&self, role: Role, layer: u32) -> Result<Option<Vec<f32>>, ModelError> {
+        let norm = self.basis.as_ref().and_then(|_| Basis::norm_before(role));
+        norm.map(|norm| self.stored_norm(norm, layer, self.config.hidden)).transpose()
     }
 }
 
@@ -400,15 +419,4 @@ impl Weights {
 fn choose(recipe: &Recipe, role: Role, name: &str, rows: usize, cols: usize) -> Choice {
     let choice = recipe.choose(name, rows, cols);
     if role == Role::Embed { choice.for_table() } else { choice }
-}
-
-/// ‖other − original‖² / ‖original‖².
-fn nmse(original: &[f32], other: &[f32]) -> f64 {
-    let (mut error, mut energy) = (0.0, 0.0);
-    for (a, b) in original.iter().zip(other) {
-        let (a, b) = (f64::from(*a), f64::from(*b));
-        error += (a - b) * (a - b);
-        energy += a * a;
-    }
-    if error == 0.0 { 0.0 } else { error / energy }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
 use super::desk::device;
+use super::event::EventKind;
 use super::failure::fail;
 use super::report::{Device, Report};
 use super::runner::{Interruption, Reporter};
@@ -46,14 +47,19 @@ impl From<BenchError> for Interruption {
 /// Carries the command out.
 pub(super) async fn bench(gpu: &Gpu, limits: &str, plan: Plan, reporter: &Reporter) -> Result<Report, Interruption> {
     let start = Instant::now();
-    let findings = bench::run(gpu, &plan, &reporter.monitor).await?;
-    // Copies of weights are large, and nobody needs them any more.
-    gpu.reset_peak();
-    Ok(Report::Bench(Box::new(Benchmark {
+    let device = device(gpu, limits);
+    let benchmark = |findings| Benchmark {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        device: device(gpu, limits),
-        plan,
+        device: device.clone(),
+        plan: plan.clone(),
         findings,
         seconds: start.elapsed().as_secs_f64(),
-    })))
+    };
+    let so_far = |findings: &Findings| {
+        reporter.emit(EventKind::Partial(Box::new(Report::Bench(Box::new(benchmark(findings.clone()))))));
+    };
+    let findings = bench::run(gpu, &plan, &reporter.monitor, so_far).await?;
+    // Copies of weights are large, and nobody needs them any more.
+    gpu.reset_peak();
+    Ok(Report::Bench(Box::new(benchmark(findings))))
 }

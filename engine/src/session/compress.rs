@@ -8,14 +8,18 @@
 mod dfloat11;
 mod output;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use self::output::Output;
 use super::plan::{is_table, is_weight_matrix};
 use super::report::{Fallback, TensorError, Weights};
-use crate::codec::{Calibration, CodecError, CodecRef, PACKED_KEY, Recipe, Stored, StoredTensor, parse};
+use crate::codec::{
+    Calibration, CodecError, CodecRef, Encoded, Encoding, PACKED_KEY, Recipe, Stored, StoredRows, StoredTensor, parse,
+};
 use crate::format::{AtomicFile, CHECKSUMS_KEY, Dtype, FormatError, Meta};
 use crate::model::names::Role;
 use crate::model::{self, ModelError, ROTATION_KEY, Rotated, is_shrunk};
@@ -237,16 +241,50 @@ struct Source<'a> {
     calibrations: &'a HashMap<String, Arc<Calibration>>,
 }
 
-impl Source<'_> {
-    /// A tensor's values; `None` if the file has no such tensor.
-    fn values(&mut self, plan: &Plan) -> Result<Option<Vec<f32>>, CompressError> {
-        match (&plan.origin, &mut self.rotation) {
-            (Origin::Rotated(Rotated::Vector(values)), _) => Ok(Some(values.clone())),
-            (&Origin::Rotated(Rotated::Matrix(role, layer)), Some(Rotation { weights, .. })) => {
-                Ok(Some(weights.rotated_matrix(role, layer)?))
-            }
-            _ => Ok(self.stored.load(&plan.tensor.name)?.map(|packed| packed.decode())),
+/// A tensor that is encoded anew.
+enum Original {
+    /// `[rows, cols]`.
+    Values(Vec<f32>),
+    Stored(StoredRows),
+}
+
+impl Original {
+    /// Weights that are best read at a time.
+    fn piece(&self) -> usize {
+        match self {
+            Self::Values(_) => usize::MAX,
+            Self::Stored(stored) => stored.piece(),
         }
+    }
+
+    /// The weights of some of the rows, of `cols` columns.
+    fn decode(&self, range: Range<usize>, cols: usize) -> Result<Cow<'_, [f32]>, CodecError> {
+        match self {
+            Self::Values(values) => Ok(values.get(range.start * cols..range.end * cols).unwrap_or_default().into()),
+            Self::Stored(stored) => stored.decode(range).map(Cow::Owned),
+        }
+    }
+}
+
+impl Source<'_> {
+    /// A tensor; `None` if the file has none such.
+    fn open(&mut self, plan: &Plan) -> Result<Option<Original>, CompressError> {
+        Ok(match (&plan.origin, &mut self.rotation) {
+            (Origin::Rotated(Rotated::Vector(values)), _) => Some(Original::Values(values.clone())),
+            (&Origin::Rotated(Rotated::Matrix(role, layer)), Some(Rotation { weights, .. })) => {
+                Some(Original::Values(weights.rotated_matrix(role, layer)?))
+            }
+            _ => self.stored.rows(&plan.tensor.name)?.map(Original::Stored),
+        })
+    }
+
+    /// A tensor's values.
+    fn values(&mut self, plan: &Plan) -> Result<Option<Vec<f32>>, CompressError> {
+        Ok(match self.open(plan)? {
+            Some(Original::Values(values)) => Some(values),
+            Some(Original::Stored(stored)) => Some(stored.all()?.decode()),
+            None => None,
+        })
     }
 }
 
@@ -279,19 +317,18 @@ fn write(
                 packed
             }
             (_, Some(codec)) => {
-                let (Some(original), Some([rows, cols])) = (source.values(plan)?, plan.tensor.matrix()) else {
+                let (Some(original), Some([rows, cols])) = (source.open(plan)?, plan.tensor.matrix()) else {
                     continue;
                 };
                 let calibration = source.calibrations.get(name).map(|found| &**found);
                 let failed = |source| CompressError::Tensor { tensor: name.clone(), source };
-                let packed = codec.encode_for(&original, rows, cols, calibration).map_err(failed)?;
-                let coded = packed.codec.name();
-                let packed = packed.codec.clone().unless_larger(packed).map_err(failed)?;
-                if packed.codec.name() != coded && plan.fallback_from.is_none() {
+                let encoding = Encoding { codec, rows, cols, calibration, piece: original.piece() };
+                let Encoded { packed, larger, nmse } =
+                    encoding.encode(|range| original.decode(range, cols).map_err(failed), failed)?;
+                if larger.is_some() && plan.fallback_from.is_none() {
                     weights.kept(plan, &packed.codec.name());
                 }
                 if !matches!(plan.origin, Origin::Rotated(Rotated::Vector(_))) {
-                    let nmse = nmse(&original, &packed.decode());
                     weights.errors.push(TensorError { tensor: name.clone(), codec: packed.codec.name(), nmse });
                 }
                 packed
@@ -303,17 +340,6 @@ fn write(
     monitor.report("compressing", plans.len() as u64, plans.len() as u64, Unit::Tensors);
     output.finish()?;
     Ok(weights.finish(start.elapsed().as_secs_f64()))
-}
-
-/// ‖compressed − original‖² / ‖original‖²; 0 when both are zero.
-pub(super) fn nmse(original: &[f32], compressed: &[f32]) -> f64 {
-    let (mut error, mut norm) = (0.0, 0.0);
-    for (&a, &b) in original.iter().zip(compressed) {
-        let (a, b) = (f64::from(a), f64::from(b));
-        error += (b - a) * (b - a);
-        norm += a * a;
-    }
-    if error == 0.0 { 0.0 } else { error / norm }
 }
 
 /// Collects what [`Weights`] reports.

@@ -29,6 +29,9 @@ pub enum EventKind {
         /// The text that became complete with it.
         text: String,
     },
+    /// What the work has found out so far, of work that takes long; the report of all of it follows, if it is not stopped. Each takes the
+    /// place of the one before.
+    Partial(Box<Report>),
     /// What the work found out; see [`Report`] for which command gives which.
     Report(Box<Report>),
     /// The job is finished.

@@ -14,11 +14,13 @@ pub enum Form {
     Json,
     /// The plot alone.
     Svg,
+    /// The same as a picture.
+    Png,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Html, Self::Json, Self::Svg];
+    pub const ALL: [Self; 4] = [Self::Html, Self::Json, Self::Svg, Self::Png];
 
     /// Ending of the file's name.
     fn ending(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Form {
             Self::Html => "html",
             Self::Json => "json",
             Self::Svg => "svg",
+            Self::Png => "png",
         }
     }
 }
@@ -38,7 +41,13 @@ impl State {
             _ => return,
         };
         match made {
-            Some((name, text)) => client.save(&format!("{}.{}", file_name(&name), form.ending()), text.into_bytes()),
+            Some((name, text)) => {
+                let name = format!("{}.{}", file_name(&name), form.ending());
+                match form {
+                    Form::Png => client.save_picture(&name, text),
+                    _ => client.save(&name, text.into_bytes()),
+                }
+            }
             None => {
                 let text = "There is nothing to save yet: measure first.".to_owned();
                 self.notice = Some(Notice { text, remedy: None });
@@ -46,16 +55,18 @@ impl State {
         }
     }
 
-    /// A name, and the text of the file.
+    /// A name, and the text of the file; of a picture, that of the drawing it is made of. The plot is saved as it is shown, with what is
+    /// laid beside; a report is what was measured here.
     fn quality_as(&self, form: Form) -> Option<(String, String)> {
-        let found = self.quality.comparison()?;
-        let name = format!("{} compressed", found.model.name);
+        let own = self.quality.comparison();
         let text = match form {
-            Form::Html => report::html::page(&found, &self.quality.command()?),
-            Form::Json => json(&Report::Compare(found)),
-            Form::Svg => self.quality.svg()?,
+            Form::Html => report::html::page(own.as_ref()?, &self.quality.command()?),
+            Form::Json => json(&Report::Compare(own.clone()?)),
+            Form::Svg | Form::Png => self.quality.svg()?,
         };
-        Some((name, text))
+        let others = self.quality.beside.first().map(|beside| &beside.found.model.name);
+        let name = own.as_ref().map(|found| &found.model.name).or(others)?;
+        Some((format!("{name} compressed"), text))
     }
 
     fn kernels_as(&self, form: Form) -> Option<(String, String)> {
@@ -69,7 +80,9 @@ impl State {
                 report::bench::page(found, &report::shell(words))
             }
             Form::Json => json(&Report::Bench(Box::new(found.clone()))),
-            Form::Svg => plot::standalone(&roofline::roofline(&found.findings.ceilings, &found.findings.measurements)?),
+            Form::Svg | Form::Png => {
+                plot::standalone(&roofline::roofline(&found.findings.ceilings, &found.findings.measurements)?)
+            }
         };
         Some((name, text))
     }

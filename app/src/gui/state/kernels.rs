@@ -18,7 +18,7 @@ pub struct Kernels {
     pub progress: Option<Progress>,
     /// One is under way.
     pub running: bool,
-    /// The last result.
+    /// The last result; while one is under way, what there is of it.
     pub found: Option<Benchmark>,
 }
 
@@ -55,7 +55,8 @@ impl State {
     pub(super) fn on_bench(&mut self, kind: EventKind) {
         match kind {
             EventKind::Progress(progress) => self.kernels.progress = Some(progress),
-            EventKind::Report(report) => {
+            // What was measured until somebody stops it stays.
+            EventKind::Partial(report) | EventKind::Report(report) => {
                 if let Report::Bench(found) = *report {
                     self.kernels.found = Some(*found);
                 }

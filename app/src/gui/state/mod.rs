@@ -2,11 +2,15 @@
 //!
 //! Views read the [`State`] and answer with [`Action`]s. Tests drive it in the same way.
 
+mod action;
 mod attention;
+mod beside;
 mod compare;
+mod events;
 mod export;
 mod kernels;
 mod quality;
+mod settings;
 mod tensors;
 
 use std::collections::HashMap;
@@ -15,14 +19,19 @@ use serde::{Deserialize, Serialize};
 use tersor_engine::gpu::AdapterSummary;
 use tersor_engine::progress::Progress;
 use tersor_engine::session::report::{Adapters, Inspection};
-use tersor_engine::session::{Command, Event, EventKind, Failure, Inspect, JobId, Report, Slot};
+use tersor_engine::session::{Command, Inspect, JobId, Slot};
 
+pub use action::{Action, Notice, Remedy};
 pub use attention::{Attention, MOST_TOKENS};
+pub use beside::{Beside, MOST_BYTES, Shown};
 pub use compare::{Column, Compare, MOST_COLUMNS, Phase, Piece};
 pub use export::Form;
 pub use kernels::Kernels;
 pub use quality::{Measured, Quality, Trade};
+pub use settings::{ROTATION, Settings};
 pub use tensors::Tensors;
+
+use events::Purpose;
 
 use super::client::{Client, Happening, Kept, Known};
 use super::library::Origin;
@@ -67,146 +76,6 @@ impl Tab {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tab| tab.name().eq_ignore_ascii_case(name))
     }
-}
-
-/// What is kept from one start to the next.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Settings {
-    /// Light, dark, or what the system has.
-    pub theme: eframe::egui::ThemePreference,
-    /// The compressions that stand beside the original.
-    pub recipes: Vec<String>,
-    /// What is continued.
-    pub prompt: String,
-    /// Without the model's chat template.
-    pub raw: bool,
-    /// Compressions judge the original's text instead of writing their own.
-    pub forced: bool,
-    /// At most this many tokens.
-    pub tokens: u32,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// Draw from the most likely tokens that together reach this probability.
-    pub top_p: f32,
-    /// Draw from the k most likely tokens; 0 is all.
-    pub top_k: u32,
-    /// Of the random numbers.
-    pub seed: u64,
-    /// Change of basis before compressing.
-    pub rotate: bool,
-    /// Windows of the text that quality is measured on.
-    pub windows: u32,
-    /// Tokens of a window.
-    pub context: u32,
-    /// Models opened lately, the last one first.
-    pub recent: Vec<Origin>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            theme: eframe::egui::ThemePreference::System,
-            recipes: vec!["q4_k".to_owned()],
-            prompt: "It is a truth universally acknowledged, that a".to_owned(),
-            raw: false,
-            forced: false,
-            tokens: 96,
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            seed: 1,
-            rotate: false,
-            windows: 2,
-            context: 256,
-            recent: Vec::new(),
-        }
-    }
-}
-
-/// Seed of the rotation, which is a means and no matter of taste.
-pub const ROTATION: u64 = 1;
-
-/// What a person asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Show a page.
-    Show(Tab),
-    /// Get a model of the manifest and open it.
-    Fetch(String),
-    /// Open a model.
-    Open(Origin),
-    /// Choose a file.
-    Pick,
-    /// Put another compression beside the original.
-    Add(String),
-    /// Delete a model that the browser keeps.
-    Forget(String),
-    /// Take a column away.
-    Remove(Slot),
-    /// Compress a column otherwise.
-    Change(Slot, String),
-    /// Change of basis on or off.
-    Rotate(bool),
-    /// Let all columns write.
-    Run,
-    /// Measure the columns on a text.
-    Measure,
-    /// Measure the kernels.
-    Bench,
-    /// Ask where heads look.
-    Attend,
-    /// Show a tensor.
-    Tensor(String),
-    /// Show a tensor on its page.
-    Examine(String),
-    /// Plot something else against each other.
-    Trade(Trade),
-    /// Show the errors of this compression.
-    Choose(String),
-    /// Save what the page shows.
-    Export(Form),
-    /// Stop what is being done.
-    Stop,
-    /// The message is read.
-    Dismiss,
-}
-
-/// A message: what went wrong, and what helps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// For people.
-    pub text: String,
-    /// What the button beside it does.
-    pub remedy: Option<(&'static str, Remedy)>,
-}
-
-/// What helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// Load the models again and run.
-    Run,
-    /// Choose a file.
-    Pick,
-    /// Measure the kernels.
-    Bench,
-}
-
-/// What a job is for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Purpose {
-    Adapters,
-    Fetch(String),
-    Inspect(Origin),
-    Unload,
-    Load(Slot, compare::Held),
-    Generate(Slot),
-    Score(Slot),
-    Measure(Origin),
-    Tensor(String),
-    Bench,
-    LoadToAttend,
-    Attend,
 }
 
 /// The model that everything is about.
@@ -354,6 +223,8 @@ impl State {
                 self.inspect(origin, client);
             }
             Action::Pick => client.pick(),
+            Action::PickReport => client.pick_report(),
+            Action::TakeAway(number) => self.take_away(number),
             Action::Forget(name) => client.forget(&name),
             Action::Add(recipe) => {
                 self.compare.add(recipe);
@@ -435,126 +306,5 @@ impl State {
         let stoppable = |purpose: &Purpose| !matches!(purpose, Purpose::Adapters | Purpose::Unload);
         self.jobs.iter().filter(|(_, purpose)| stoppable(purpose)).for_each(|(job, _)| client.cancel(*job));
         self.then = None;
-    }
-
-    /// Takes in what happened.
-    pub fn happened(&mut self, happening: Happening, client: &mut dyn Client) {
-        match happening {
-            Happening::Event(event) => self.on_event(event, client),
-            Happening::Opened(origin) => {
-                self.then = Some(Action::Show(Tab::Compare));
-                self.inspect(origin, client);
-            }
-            Happening::Stored(models) => self.stored = models,
-            Happening::NotSaved(text) => self.notice = Some(Notice { text, remedy: None }),
-            Happening::Refused(text) => {
-                self.notice = Some(Notice { text, remedy: Some(("Choose a file", Remedy::Pick)) })
-            }
-        }
-    }
-
-    fn on_event(&mut self, Event { job, kind }: Event, client: &mut dyn Client) {
-        let Some(purpose) = self.jobs.get(&job).cloned() else { return };
-        if kind.is_last() {
-            self.jobs.remove(&job);
-        }
-        if let EventKind::Failed(failure) = &kind {
-            self.failed(&purpose, failure);
-        }
-        match purpose {
-            Purpose::Adapters => {
-                if let EventKind::Report(report) = kind
-                    && let Report::Adapters(adapters) = *report
-                {
-                    self.adapters = Some(adapters);
-                }
-            }
-            Purpose::Fetch(name) => match kind {
-                EventKind::Done => self.inspect(Origin::Named(name), client),
-                kind => self.opening_event(job, kind),
-            },
-            Purpose::Inspect(origin) => match kind {
-                EventKind::Report(report) => {
-                    if let Report::Inspect(inspection) = *report {
-                        self.opened(Model { origin, inspection }, client);
-                    }
-                }
-                kind => self.opening_event(job, kind),
-            },
-            Purpose::Unload => {}
-            Purpose::Load(slot, held) => self.on_load(slot, held, kind, client),
-            Purpose::Generate(slot) => self.on_generate(slot, kind, client),
-            Purpose::Score(slot) => self.on_score(slot, kind),
-            Purpose::Measure(origin) => self.on_measure(&origin, kind),
-            Purpose::Tensor(name) => self.on_tensor(&name, kind),
-            Purpose::Bench => self.on_bench(kind),
-            Purpose::LoadToAttend => self.on_load_to_attend(kind),
-            Purpose::Attend => self.on_attend(kind, client),
-        }
-    }
-
-    fn opening_event(&mut self, job: JobId, kind: EventKind) {
-        let Some(opening) = self.opening.as_mut().filter(|opening| opening.job == job) else { return };
-        match kind {
-            EventKind::Progress(progress) => opening.progress = Some(progress),
-            kind if kind.is_last() => {
-                // A job that reported has given way to its model already.
-                (self.opening, self.then) = (None, None);
-            }
-            _ => {}
-        }
-    }
-
-    fn opened(&mut self, model: Model, client: &mut dyn Client) {
-        let recent = &mut self.settings.recent;
-        if matches!(model.origin, Origin::Path(_)) {
-            recent.retain(|origin| *origin != model.origin);
-            recent.insert(0, model.origin.clone());
-            recent.truncate(6);
-        }
-        if self.model.as_ref().is_some_and(|before| before.origin != model.origin) {
-            self.compare.forget();
-            self.tensors = Tensors::default();
-            self.attention.found = None;
-        }
-        self.opening = None;
-        self.model = Some(model);
-        self.replan();
-        if let Some(action) = self.then.take() {
-            match action {
-                Action::Run => self.tab = Tab::Compare,
-                Action::Measure => self.tab = Tab::Quality,
-                Action::Bench => self.tab = Tab::Kernels,
-                Action::Attend => self.tab = Tab::Attention,
-                _ => {}
-            }
-            self.apply(action, client);
-        }
-    }
-
-    fn failed(&mut self, purpose: &Purpose, failure: &Failure) {
-        if failure.device_lost {
-            self.compare.lost();
-            self.attention.lost();
-            let text = format!("The GPU stopped working: {}. Everything else is still here.", failure.message);
-            let again = match purpose {
-                Purpose::Bench => ("Measure again", Remedy::Bench),
-                _ => ("Load again and run", Remedy::Run),
-            };
-            self.notice = Some(Notice { text, remedy: Some(again) });
-            return;
-        }
-        let remedy = match purpose {
-            // The column itself shows it.
-            Purpose::Load(..) | Purpose::Generate(_) | Purpose::Score(_) => return,
-            Purpose::Inspect(_) | Purpose::Fetch(_) => Some(("Choose a file", Remedy::Pick)),
-            _ => None,
-        };
-        let mut text = failure.message.clone();
-        if let Some(first) = text.get(..1) {
-            let upper = first.to_uppercase();
-            text.replace_range(..1, &upper);
-        }
-        self.notice = Some(Notice { text, remedy });
     }
 }

@@ -4,8 +4,8 @@ use tersor_engine::progress::Progress;
 use tersor_engine::session::report::{Comparison, Device, Model, TextInfo, Variant};
 use tersor_engine::session::{Command, EventKind, Input, Recipe, Report, Rotation};
 
-use super::{Client, Origin, Purpose, ROTATION, State};
-use crate::report::plot::{self, Better, Point, Scale};
+use super::{Beside, Client, Origin, Purpose, ROTATION, Shown, State};
+use crate::report::plot::{self, Better, Mark, Point, Scale};
 use crate::units::megabytes;
 
 /// What speed is measured by, and for so many tokens.
@@ -104,6 +104,8 @@ pub struct Quality {
     pub running: bool,
     /// What is plotted.
     pub trade: Trade,
+    /// Reports of others.
+    pub beside: Vec<Beside>,
     chosen: Option<String>,
 }
 
@@ -161,11 +163,15 @@ impl Quality {
     pub fn svg(&self) -> Option<String> {
         let trade = self.trade;
         // Those that have no place stand in the list with one that cannot be shown, so that all keep their colours.
-        let point = |row: &Measured| {
-            let [x, y] = trade.values(&row.variant).unwrap_or([f64::NAN; 2]);
-            Point { label: row.variant.recipe.clone(), x, y, error: 0.0 }
+        let point = |row: Shown| {
+            let [x, y] = trade.values(row.variant).unwrap_or([f64::NAN; 2]);
+            let recipe = &row.variant.recipe;
+            let report = row.report.and_then(|number| self.beside.get(number));
+            let label = report.map_or_else(|| recipe.clone(), |report| format!("{recipe} ({})", report.short_name()));
+            let mark = if row.report.is_some() { Mark::Diamond } else { Mark::Circle };
+            Point { label, x, y, error: 0.0, mark }
         };
-        let points: Vec<Point> = self.table().into_iter().map(point).collect();
+        let points: Vec<Point> = self.shown().into_iter().map(point).collect();
         let [x, y] = trade.axes();
         let scale = if trade.logarithmic() { Scale::Log } else { Scale::Between };
         let better = if trade.rising() { Better::Right } else { Better::Left };

@@ -6,7 +6,7 @@ use tersor_engine::bench::{Bound, Clock, Measurement};
 use tersor_engine::session::report::Benchmark;
 
 use super::parts::{self, Stat, card, dim, heading, primary, series, small, stats};
-use super::table::{self, Row};
+use super::table::{self, Row, Swatch};
 use super::{axis, is_narrow};
 use crate::gui::state::{Action, State};
 use crate::gui::theme::palette;
@@ -169,6 +169,8 @@ fn measurements(ui: &mut Ui, found: &Benchmark) {
     let row = |m: &Measurement| {
         let (t, bound) = (&m.times, if m.bound == Bound::Memory { "memory" } else { "arithmetic" });
         Row {
+            head: String::new(),
+            swatch: Swatch::Square,
             colour: series(p, kind(m)),
             cells: [
                 m.name.clone(),

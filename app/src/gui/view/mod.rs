@@ -2,6 +2,7 @@
 
 mod attention;
 mod axis;
+mod beside;
 mod compare;
 mod errors;
 mod kernels;
@@ -164,7 +165,7 @@ fn hovering_files(ui: &Ui) {
     painter.text(
         screen.center(),
         egui::Align2::CENTER_CENTER,
-        "Drop to open the model",
+        "Drop to open the model or the report",
         egui::FontId::proportional(24.0),
         p.ink,
     );

@@ -1,16 +1,26 @@
 //! What is given up against what is gained, a point for each measurement. A click on a point chooses it.
 
 use eframe::egui::{self, RichText, Ui};
-use egui_plot::{HoverPosition, Line, PlotPoints, Points, Text};
+use egui_plot::{HoverPosition, Line, MarkerShape, PlotPoints, Points, Text};
 
 use super::axis;
 use super::parts::{self, dim};
-use crate::gui::state::{Action, Measured, Trade};
+use crate::gui::state::{Action, Shown, Trade};
 use crate::gui::theme::palette;
 use crate::report::plot::number;
 
+/// A point.
+struct Place<'a> {
+    /// Of its row.
+    number: usize,
+    name: &'a str,
+    /// It was measured here.
+    own: bool,
+    xy: [f64; 2],
+}
+
 /// The plot, and above it what it is of.
-pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>, actions: &mut Vec<Action>) {
+pub fn show(ui: &mut Ui, rows: &[Shown<'_>], trade: Trade, chosen: Option<&str>, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         for other in Trade::ALL {
             if ui.selectable_label(other == trade, other.title()).clicked() {
@@ -18,12 +28,13 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
             }
         }
     });
-    let points: Vec<(usize, &str, [f64; 2])> = rows
+    let points: Vec<Place> = rows
         .iter()
         .enumerate()
-        .filter_map(|(i, row)| {
-            let [x, y] = trade.values(&row.variant)?;
-            Some((i, row.variant.recipe.as_str(), [x, if trade.logarithmic() { y.log10() } else { y }]))
+        .filter_map(|(number, row)| {
+            let [x, y] = trade.values(row.variant)?;
+            let (name, own) = (row.variant.recipe.as_str(), row.report.is_none());
+            Some(Place { number, name, own, xy: [x, if trade.logarithmic() { y.log10() } else { y }] })
         })
         .collect();
     if points.is_empty() {
@@ -31,7 +42,7 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
         return;
     }
     let p = palette(ui);
-    let all = points.iter().map(|(_, _, xy)| *xy);
+    let all = points.iter().map(|place| place.xy);
     let [low, high] = all.clone().fold([f64::MAX, f64::MIN], |[l, h], [_, y]| [l.min(y), h.max(y)]);
     let right = all.map(|[x, _]| x).fold(0.0, f64::max);
     let margin = if trade.logarithmic() { 0.5 } else { 0.1 * (high - low) + 0.01 };
@@ -55,12 +66,16 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
         plot = plot.y_axis_formatter(axis::label).y_grid_spacer(axis::marks);
     }
     let response = plot.show(ui, |plot| {
-        let front = front(points.iter().map(|(_, _, xy)| *xy).collect(), trade.rising());
+        let own = points.iter().filter(|place| place.own);
+        let front = front(own.map(|place| place.xy).collect(), trade.rising());
         plot.line(Line::new("best", PlotPoints::from(front)).color(p.line).width(1.5));
-        for (i, name, xy) in &points {
-            let colour = parts::series(p, *i);
-            let (radius, gap) = if chosen == Some(*name) { (8.0, 0.04) } else { (5.0, 0.025) };
-            plot.points(Points::new(*name, PlotPoints::from(vec![*xy])).radius(radius).color(colour));
+        for Place { number, name, own, xy } in &points {
+            let colour = parts::series(p, *number);
+            let (radius, gap) = if *own && chosen == Some(*name) { (8.0, 0.04) } else { (5.0, 0.025) };
+            let (shape, radius) =
+                if *own { (MarkerShape::Circle, radius) } else { (MarkerShape::Diamond, 1.3 * radius) };
+            let point = Points::new(*name, PlotPoints::from(vec![*xy])).radius(radius).shape(shape);
+            plot.points(point.color(colour));
             let at = egui_plot::PlotPoint::new(xy[0] + gap * right, xy[1]);
             let text = RichText::new(*name).size(13.0);
             plot.text(Text::new(*name, at, text).color(p.ink).anchor(egui::Align2::LEFT_CENTER));
@@ -73,7 +88,8 @@ pub fn show(ui: &mut Ui, rows: &[&Measured], trade: Trade, chosen: Option<&str>,
             let at = response.transform.position_from_point(&egui_plot::PlotPoint::new(xy[0], xy[1]));
             at.distance(pointer)
         };
-        let near = points.iter().map(|(_, name, xy)| (*name, distance(xy))).min_by(|a, b| a.1.total_cmp(&b.1));
+        let own = points.iter().filter(|place| place.own);
+        let near = own.map(|place| (place.name, distance(&place.xy))).min_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((name, _)) = near.filter(|(_, distance)| *distance < 24.0) {
             actions.push(Action::Choose(name.to_owned()));
         }

@@ -2,9 +2,11 @@
 
 use eframe::egui::{self, Color32, Frame, Margin, Response, RichText, Sense, Stroke, Ui, Vec2, pos2, vec2};
 use tersor_engine::progress::{Progress, Unit};
+use tersor_engine::session::report::{Model, TextInfo};
 
 use crate::gui::state::Form;
 use crate::gui::theme::{Palette, palette};
+use crate::table::shorten;
 use crate::units;
 
 /// The frame of a card.
@@ -233,12 +235,19 @@ pub fn export(ui: &mut Ui, actions: &mut Vec<super::Action>) {
                 Form::Html => ("HTML", "The report as a page: tables, plots and how they were made (Ctrl+S)"),
                 Form::Json => ("JSON", "The report as data, as the command line writes it"),
                 Form::Svg => ("SVG", "The plot as a drawing"),
+                Form::Png => ("PNG", "The plot as a picture (Ctrl+Shift+S)"),
             };
             if ui.button(name).on_hover_text(what).clicked() {
                 actions.push(super::Action::Export(form));
             }
         }
     });
+}
+
+/// What numbers about quality are of.
+pub fn conditions(model: &Model, text: &TextInfo) -> String {
+    let rotated = if model.rotation.is_some() { ", rotated" } else { "" };
+    format!("{}{rotated} on {}: {} predictions", shorten(&model.name, 40), shorten(&text.name, 40), text.positions)
 }
 
 /// With a capital letter at its start.

@@ -4,38 +4,45 @@ use eframe::egui::{self, RichText, Ui, vec2};
 use tersor_engine::session::report::Variant;
 
 use super::parts::{self, card, choose_a_model_first, dim, heading, primary, small};
-use super::table::{self, Row};
-use super::{errors, is_narrow, pareto};
-use crate::gui::state::{Action, Measured, State};
+use super::table::{self, Row, Swatch};
+use super::{beside, errors, is_narrow, pareto};
+use crate::gui::state::{Action, Quality, Shown, State};
 use crate::gui::theme::palette;
 use crate::units::{megabytes, significant};
 
 pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
-    if state.model.is_none() {
-        return choose_a_model_first(ui, actions);
+    let quality = &state.quality;
+    if state.model.is_none() && quality.beside.is_empty() && quality.measured.is_empty() {
+        choose_a_model_first(ui, actions);
+        ui.add_space(8.0);
+        ui.vertical_centered(|ui| beside::open(ui, actions));
+        return;
     }
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         controls(ui, state, actions);
-        let rows = state.quality.table();
-        let (trade, chosen) = (state.quality.trade, state.quality.chosen());
+        let quality = &state.quality;
+        let rows = quality.shown();
+        let (trade, chosen) = (quality.trade, quality.chosen());
         if rows.is_empty() {
             return;
         }
         ui.add_space(4.0);
         if is_narrow(ui) {
-            card(ui, |ui| measured(ui, &rows));
+            card(ui, |ui| measured(ui, quality, &rows, actions));
             card(ui, |ui| pareto::show(ui, &rows, trade, chosen, actions));
         } else {
             let width = ui.available_width();
             ui.horizontal_top(|ui| {
                 ui.spacing_mut().item_spacing.x = 14.0;
-                ui.allocate_ui(vec2(0.56 * width, 0.0), |ui| ui.vertical(|ui| card(ui, |ui| measured(ui, &rows))));
+                let left = |ui: &mut Ui| card(ui, |ui| measured(ui, quality, &rows, actions));
+                ui.allocate_ui(vec2(0.56 * width, 0.0), |ui| ui.vertical(left));
                 ui.vertical(|ui| card(ui, |ui| pareto::show(ui, &rows, trade, chosen, actions)));
             });
         }
-        if let Some(row) = rows.iter().find(|row| chosen == Some(row.variant.recipe.as_str())) {
+        let own = rows.iter().filter(|row| row.report.is_none());
+        if let Some(row) = own.into_iter().find(|row| chosen == Some(row.variant.recipe.as_str())) {
             ui.add_space(4.0);
-            card(ui, |ui| errors::show(ui, &row.variant, actions));
+            card(ui, |ui| errors::show(ui, row.variant, actions));
         }
     });
 }
@@ -70,18 +77,27 @@ fn controls(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
             } else if primary(ui, "Measure", true).on_hover_text("Ctrl+Enter").clicked() {
                 actions.push(Action::Measure);
             }
-            if !state.quality.measured.is_empty() && !is_narrow(ui) {
+            if !is_narrow(ui) {
                 ui.add_space(16.0);
-                parts::export(ui, actions);
+                saving(ui, state, actions);
             }
         });
         if let Some(found) = &state.quality.progress {
             parts::progress(ui, found);
         }
-        if !state.quality.measured.is_empty() && is_narrow(ui) {
-            parts::export(ui, actions);
+        if is_narrow(ui) {
+            ui.horizontal_wrapped(|ui| saving(ui, state, actions));
         }
     });
+}
+
+/// Ways to save what was measured, and to lay another's beside it.
+fn saving(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
+    if !state.quality.measured.is_empty() {
+        parts::export(ui, actions);
+        ui.add_space(8.0);
+    }
+    beside::open(ui, actions);
 }
 
 /// Cells of a row.
@@ -100,7 +116,7 @@ fn cells(variant: &Variant) -> [String; 7] {
     ]
 }
 
-fn measured(ui: &mut Ui, rows: &[&Measured]) {
+fn measured(ui: &mut Ui, quality: &Quality, rows: &[Shown<'_>], actions: &mut Vec<Action>) {
     let columns = [
         ("method", "How the weights are held"),
         ("MB", "Bytes of the packed weights"),
@@ -111,15 +127,21 @@ fn measured(ui: &mut Ui, rows: &[&Measured]) {
         ("same top", "How often the most likely token is the original's"),
     ];
     let p = palette(ui);
-    let row = |(number, row): (usize, &&Measured)| Row {
-        colour: parts::series(p, number),
-        cells: cells(&row.variant),
-        more: String::new(),
+    let mut before = None;
+    let row = |(number, row): (usize, &Shown<'_>)| {
+        let first = std::mem::replace(&mut before, row.report) != row.report;
+        let report = row.report.and_then(|number| quality.beside.get(number));
+        Row {
+            head: report.filter(|_| first).map(beside::head).unwrap_or_default(),
+            swatch: if row.report.is_some() { Swatch::Diamond } else { Swatch::Square },
+            colour: parts::series(p, number),
+            cells: cells(row.variant),
+            more: String::new(),
+        }
     };
     table::show(ui, "table", columns, &rows.iter().enumerate().map(row).collect::<Vec<_>>());
-    if let Some(row) = rows.first() {
-        let text = &row.text;
-        let rotated = if row.model.rotation.is_some() { ", rotated" } else { "" };
-        small(ui, format!("{}{rotated} on {}: {} predictions", row.model.name, text.name, text.positions));
+    if let Some(row) = quality.measured.last() {
+        small(ui, parts::conditions(&row.model, &row.text));
     }
+    beside::list(ui, quality, actions);
 }

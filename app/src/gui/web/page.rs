@@ -7,14 +7,15 @@ use std::rc::Rc;
 use eframe::egui;
 use tersor_engine::session::{Command, EventKind, JobId, Options};
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{HtmlCanvasElement, HtmlInputElement, MessageEvent};
 
 use super::describe;
 use crate::gui::App;
-use crate::gui::client::{Client, Happening, Known, known};
+use crate::gui::client::{Client, Happening, Known, is_report, known};
 use crate::gui::library::Origin;
 use crate::gui::start::Start;
+use crate::gui::state::MOST_BYTES;
 use crate::gui::wire::{FromWorker, ToWorker};
 use crate::manifest;
 
@@ -56,6 +57,7 @@ struct WebClient {
     worker: web_sys::Worker,
     input: HtmlInputElement,
     inbox: Inbox,
+    waker: egui::Context,
     next: u64,
     /// Models that are being handed over, by job.
     taking: Rc<RefCell<HashMap<JobId, String>>>,
@@ -87,19 +89,20 @@ impl WebClient {
         });
         worker.set_onmessage(Some(listener.as_ref().unchecked_ref()));
         let chosen: Rc<RefCell<Vec<web_sys::File>>> = Rc::default();
-        let (files, source) = (chosen.clone(), input.clone());
+        let (files, source, wake) = (chosen.clone(), input.clone(), waker.clone());
         let chosen_listener = Closure::<dyn FnMut()>::new(move || {
             let list = source.files();
             let count = list.as_ref().map_or(0, |list| list.length());
             files.borrow_mut().extend((0..count).filter_map(|i| list.as_ref()?.get(i)));
             source.set_value(""); // so that the same file can be chosen again
-            waker.request_repaint();
+            wake.request_repaint();
         });
         input.set_onchange(Some(chosen_listener.as_ref().unchecked_ref()));
         let client = Self {
             worker,
             input,
             inbox,
+            waker,
             next: 1,
             taking: Rc::default(),
             chosen,
@@ -134,11 +137,28 @@ impl WebClient {
         self.inbox.borrow_mut().push_back(Happening::Refused(why));
     }
 
+    fn read_report(&self, file: web_sys::File) {
+        let (inbox, waker) = (self.inbox.clone(), self.waker.clone());
+        spawn_local(async move {
+            let name = file.name();
+            let happening = match bytes_of(&file).await {
+                Ok(bytes) => Happening::Report(name, bytes),
+                Err(error) => Happening::NotSaved(format!("{name} cannot be read ({}).", describe(&error))),
+            };
+            inbox.borrow_mut().push_back(happening);
+            waker.request_repaint();
+        });
+    }
+
     fn hand_over(&mut self, files: Vec<web_sys::File>) {
+        if !files.is_empty() && files.iter().all(|file| is_report(&file.name())) {
+            files.into_iter().for_each(|file| self.read_report(file));
+            return;
+        }
         let is_model = |name: &str| [".gguf", ".safetensors"].iter().any(|ending| name.ends_with(ending));
         let Some(model) = files.iter().map(web_sys::File::name).find(|name| is_model(name)) else {
             let why = "That is no model: choose a .gguf file, or a .safetensors file together with its config.json and \
-                       tokenizer.json.";
+                       tokenizer.json; or the JSON of a report.";
             return self.refuse(why.to_owned());
         };
         let job = self.job();
@@ -146,6 +166,35 @@ impl WebClient {
         let list: js_sys::Array = files.iter().collect();
         self.post(&ToWorker::Take(job, model), Some(&list));
     }
+}
+
+/// What is in a file.
+async fn bytes_of(file: &web_sys::File) -> Result<Vec<u8>, JsValue> {
+    // What is too large for a report is refused when it is read: so much of it is enough.
+    let part = file.slice_with_f64_and_f64(0.0, MOST_BYTES as f64 + 1.0)?;
+    Ok(js_sys::Uint8Array::new(&JsFuture::from(part.array_buffer()).await?).to_vec())
+}
+
+/// Draws a plot, two dots for each of its units, and puts the picture with the browser's downloads.
+async fn draw(name: &str, svg: &str) -> Result<(), JsValue> {
+    let [width, height] = crate::report::plot::size(svg).ok_or("it has no size")?;
+    let image = web_sys::HtmlImageElement::new()?;
+    // Some browsers draw nothing that does not say its own size.
+    let svg = svg.replacen("<svg ", &format!("<svg width=\"{width}\" height=\"{height}\" "), 1);
+    image.set_src(&format!("data:image/svg+xml;charset=utf-8,{}", js_sys::encode_uri_component(&svg)));
+    JsFuture::from(image.decode()).await?;
+    let document = web_sys::window().and_then(|window| window.document()).ok_or("no document")?;
+    let canvas: HtmlCanvasElement = document.create_element("canvas")?.dyn_into()?;
+    canvas.set_width((2.0 * width) as u32);
+    canvas.set_height((2.0 * height) as u32);
+    let context: web_sys::CanvasRenderingContext2d =
+        canvas.get_context("2d")?.ok_or("there is nothing to draw with")?.dyn_into()?;
+    context.draw_image_with_html_image_element_and_dw_and_dh(&image, 0.0, 0.0, 2.0 * width, 2.0 * height)?;
+    let link: web_sys::HtmlAnchorElement = document.create_element("a")?.dyn_into()?;
+    link.set_href(&canvas.to_data_url()?);
+    link.set_download(name);
+    link.click();
+    Ok(())
 }
 
 /// Puts bytes with the browser's downloads; the address is theirs until it is revoked.
@@ -196,6 +245,10 @@ impl Client for WebClient {
         self.input.click();
     }
 
+    fn pick_report(&mut self) {
+        self.input.click();
+    }
+
     fn save(&mut self, name: &str, bytes: Vec<u8>) {
         if let Some(before) = self.saved.take() {
             // Its download has begun long ago. An address that is unknown already is as good.
@@ -208,6 +261,17 @@ impl Client for WebClient {
                 self.inbox.borrow_mut().push_back(Happening::NotSaved(why));
             }
         }
+    }
+
+    fn save_picture(&mut self, name: &str, svg: String) {
+        let (inbox, waker, name) = (self.inbox.clone(), self.waker.clone(), name.to_owned());
+        spawn_local(async move {
+            if let Err(error) = draw(&name, &svg).await {
+                let why = format!("{name} could not be drawn ({}): save the plot as SVG instead.", describe(&error));
+                inbox.borrow_mut().push_back(Happening::NotSaved(why));
+                waker.request_repaint();
+            }
+        });
     }
 
     fn take(&mut self, files: Vec<egui::DroppedFileHandle>) {

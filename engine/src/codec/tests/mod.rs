@@ -3,6 +3,7 @@
 mod combinations;
 mod entropy;
 mod golden;
+mod pieces;
 mod properties;
 mod quality;
 

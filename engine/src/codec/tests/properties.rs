@@ -7,7 +7,7 @@ use crate::codec::{CodecError, CodecRef, Packed, export_ggml, import, parse};
 use crate::format::{Dtype, GgmlType, TensorInfo};
 
 /// Every encoder, and the largest error of a weight it may make, in units of the largest magnitude of its block (of 256).
-const ENCODERS: [(&str, f32); 47] = [
+pub(super) const ENCODERS: [(&str, f32); 47] = [
     ("f32", 0.0),
     ("f16", 0.0005),
     ("bf16", 0.004),

@@ -2,9 +2,9 @@
 
 use web_time::Instant;
 
-use super::{DFloat11, ModelError, Role, TensorReport, Weights, nmse};
+use super::{DFloat11, ModelError, Role, TensorReport, Weights};
 use crate::codec::dfloat11::{Group, bf16_bits};
-use crate::codec::{Packed, RUN};
+use crate::codec::{Packed, RUN, nmse};
 
 /// A matrix that is wanted: its role, rows and columns.
 pub type Place = (Role, u32, u32);

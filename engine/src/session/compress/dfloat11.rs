@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{CompressError, Plan, Source, Weights, WeightsReport, nmse};
+use super::{CompressError, Plan, Source, Weights, WeightsReport};
 use crate::codec::dfloat11::{DFloat11, Group, Refused, bf16_bits, config_entry};
-use crate::codec::{CodecError, parse};
+use crate::codec::{CodecError, nmse, parse};
 use crate::format::{
     AtomicFile, CHECKSUMS_KEY, Checksums, Dtype, FILE_PREFIX, FormatError, GrowingSafetensors, Meta, TensorInfo, embed,
 };

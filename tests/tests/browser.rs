@@ -143,7 +143,7 @@ fn tiny_writes_as_natively_stops_and_survives_the_loss_of_its_device() {
     assert_eq!(adapters[0]["chosen"], 0, "{adapters:?}");
     run(&mut browser);
     is_as_natively(&mut browser, tiny(), TOKENS);
-    browser.keep_picture("browser_compare.png");
+    browser.keep_picture("browser_compare_desk.png");
 
     // The page was free all the while: what a frame keeps its thread busy for.
     let mut frames = numbers(&browser.evaluate("frames"));
@@ -217,7 +217,7 @@ fn smollm2_is_opened_from_a_file_streamed_and_kept() {
     browser.wait_for("window.reports?.('tersor.inspect/1') === 1");
     browser.press("1", 49, 1);
     browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
-    browser.keep_picture("browser_models.png");
+    browser.keep_picture("browser_models_desk.png");
     browser.resize([390, 844]);
     browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
     browser.keep_picture("browser_models_phone.png");
@@ -439,6 +439,30 @@ fn every_portable_shader_compiles_in_the_browser() {
     println!("{} permutations compiled; {needs_more} need 16-bit floats or subgroups", shaders.len());
     assert!(shaders.len() > 100);
     assert!(refused.is_empty(), "Chromium refuses {} shaders:\n{}", refused.len(), refused.join("\n"));
+}
+
+/// No test of anything but that it works: the pictures of `docs/screenshots`, for `cargo xtask screenshots`.
+#[test]
+#[ignore = "draws pictures for documents: cargo xtask screenshots"]
+fn pictures_for_documents() {
+    let address = address(page());
+    // Each page, what fills it, and what is there once it is full.
+    let pages = [
+        ("tensors", "model=tiny", "reports('tersor.inspect/1') >= 1"),
+        ("quality", "model=tiny&with=q8_0&with=q4_k&with=q2_k&run", "reports('tersor.compare/1') === 1"),
+        ("kernels", "", "reports('tersor.adapters/1') === 1"),
+        ("attention", "model=tiny&run", "reports('tersor.attend/1') >= 1"),
+    ];
+    for (tab, fragment, full) in pages {
+        let mut browser = browser();
+        browser.open(&format!("{address}/#tab={tab}&theme=light&{fragment}"));
+        browser.wait_for(&format!("window.reports && {full}"));
+        for (place, size) in [("desk", [1280, 800]), ("phone", [390, 844])] {
+            browser.resize(size);
+            browser.evaluate("new Promise((done) => setTimeout(done, 1500))");
+            browser.keep_picture(&format!("browser_{tab}_{place}.png"));
+        }
+    }
 }
 
 #[test]

@@ -50,7 +50,9 @@ const STEPS: &[Step] = &[
             let page = web::build(web::Profile::Quick)?;
             let kernels = web::build_kernel_tests()?;
             let skip = LONG.map(|test| format!("-{test}"));
-            shell::run(in_browser(&page)?.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", skip.join(",")))
+            let mut tests = in_browser(&page)?;
+            tests.args(["--skip", "pictures"]);
+            shell::run(tests.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", skip.join(",")))
         },
     },
     Step {

@@ -26,8 +26,9 @@ pub fn list(ui: &mut Ui, quality: &Quality, actions: &mut Vec<Action>) {
     let own = quality.measured.last();
     for (number, beside) in quality.beside.iter().enumerate() {
         ui.add_space(2.0);
-        ui.horizontal(|ui| {
-            let (rect, _) = ui.allocate_exact_size(vec2(12.0, 12.0), Sense::hover());
+        ui.horizontal_top(|ui| {
+            // As high as a line of the words beside it.
+            let (rect, _) = ui.allocate_exact_size(vec2(12.0, 16.0), Sense::hover());
             table::swatch(ui.painter(), Swatch::Diamond, rect.center(), palette(ui).dim);
             // The button keeps its place at the right, however long the words are.
             let width = (ui.available_width() - 40.0).max(80.0);

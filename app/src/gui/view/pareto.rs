@@ -76,9 +76,12 @@ pub fn show(ui: &mut Ui, rows: &[Shown<'_>], trade: Trade, chosen: Option<&str>,
                 if *own { (MarkerShape::Circle, radius) } else { (MarkerShape::Diamond, 1.3 * radius) };
             let point = Points::new(*name, PlotPoints::from(vec![*xy])).radius(radius).shape(shape);
             plot.points(point.color(colour));
-            let at = egui_plot::PlotPoint::new(xy[0] + gap * right, xy[1]);
+            // One's own have their names to the right, others to the left: the same method twice often stands close together.
+            let (side, anchor) =
+                if *own { (1.0, egui::Align2::LEFT_CENTER) } else { (-1.0, egui::Align2::RIGHT_CENTER) };
+            let at = egui_plot::PlotPoint::new(xy[0] + side * gap * right, xy[1]);
             let text = RichText::new(*name).size(13.0);
-            plot.text(Text::new(*name, at, text).color(p.ink).anchor(egui::Align2::LEFT_CENTER));
+            plot.text(Text::new(*name, at, text).color(p.ink).anchor(anchor));
         }
     });
     if response.response.clicked()

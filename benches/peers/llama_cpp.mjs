@@ -2,7 +2,7 @@
 //
 //   node llama_cpp.mjs MODEL.gguf vulkan|cpu [--prompt N] [--decode N] [--rounds N]
 //
-// The same work as benches/src/bin/end_to_end.rs: a prompt of N tokens into an empty context, then N tokens one at a time,
+// The same work as `tersor bench --model`: a prompt of N tokens into an empty context, then N tokens one at a time,
 // greedily. Prints one line of JSON with medians. `llama_cpp.sh` beside this file installs the packages and takes turns.
 import { getLlama } from "node-llama-cpp";
 

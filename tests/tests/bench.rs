@@ -1,12 +1,13 @@
 //! The benchmark: its probes are correct in every tier, and the session measures, reports, refuses and stops.
 
+use tersor_engine::bench::model::ModelPlan;
 use tersor_engine::gpu::{Gpu, Purpose};
 use tersor_engine::ops::probe::{self, COPY_STEPS, FMA_CHAINS, Fma};
 use tersor_engine::reference;
 use tersor_engine::session::report::Benchmark;
-use tersor_engine::session::{Bench, Command, EventKind, Report};
+use tersor_engine::session::{Bench, BenchModel, Calibration, Command, EventKind, Report};
 use tersor_tests::kernel::{Random, gpus};
-use tersor_tests::talk::{Talk, options};
+use tersor_tests::talk::{Talk, options, tiny};
 
 const GUARD: u32 = 0xdead_beef;
 
@@ -155,4 +156,32 @@ fn a_session_measures_reports_refuses_and_stops() {
     assert!(matches!(talk.next(job), EventKind::Progress(_)));
     talk.session.cancel(job);
     assert!(matches!(talk.rest(job).last(), Some(EventKind::Cancelled)));
+}
+
+#[test]
+fn a_model_is_measured_end_to_end() {
+    let talk = Talk::start(options());
+    let plan = ModelPlan { contexts: vec![16, 40, 80], tokens: 4, rounds: 2, quick: false };
+    let command = |plan| {
+        let (recipe, rotation, calibration) = (None, None, Calibration::default());
+        Command::BenchModel(BenchModel { source: tiny(), recipe, rotation, calibration, plan })
+    };
+    let Report::BenchModel(found) = talk.report(command(plan.clone())) else { panic!("another report") };
+    let f = &found.findings;
+    assert_eq!(found.plan, plan);
+    assert_eq!(f.lengths.iter().map(|at| at.context).collect::<Vec<_>>(), plan.contexts);
+    for at in &f.lengths {
+        assert_eq!(at.decode.samples, 8, "four tokens in each of two rounds");
+        assert!(at.prefill_seconds > 0.0 && at.decode.median_us > 0.0 && at.roof_fraction > 0.0, "{at:?}");
+        assert!((at.gb_per_s - 1e-3 * at.bytes as f64 / at.decode.median_us).abs() < 1e-6 * at.gb_per_s, "{at:?}");
+    }
+    let fit = f.fit.expect("three lengths");
+    assert!((0.0..=1.0).contains(&fit.r_squared) && fit.bytes_per_position > 0.0, "{fit:?}");
+    assert!(f.load_seconds > 0.0 && f.compile_seconds > 0.0 && f.pipelines > 0, "{f:?}");
+    let host = f.host;
+    assert!(host.record_us > 0.0 && host.submit_us > 0.0 && host.wgpu_us > 0.0, "{host:?}");
+    assert_eq!((host.context, host.dispatches), (16, f.lengths[0].dispatches));
+    assert!(f.memory.peak >= f.weight_bytes + f.memory.kv_cache, "{:?}", f.memory);
+    let failure = talk.failure(command(ModelPlan { contexts: vec![1_000_000], ..plan }));
+    assert!(failure.message.contains("1000"), "{}", failure.message);
 }

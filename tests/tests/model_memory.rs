@@ -186,3 +186,68 @@ fn a_real_model_runs_within_the_smallest_limits() {
     let worst = worst(&small, &large);
     assert!(worst < 1e-3, "{worst}");
 }
+
+/// What a model may take of the device beyond its packed weights, its cache, and the activations that are planned for: norms, biases and
+/// rotary pairs, the sampler's record, the pool's rounding, all of which [`Context::activation_bytes`] and the weights' bytes leave out.
+const REST: f64 = 0.03;
+
+#[test]
+fn memory_is_packed_weights_and_cache_and_what_is_stated() {
+    let form = |recipe| Form { recipe, rotation: None };
+    for (model, recipe) in [("tiny", None), ("tiny", Some("q4_0")), ("tiny", Some("bf16"))] {
+        for capacity in [64, 512] {
+            let gpu = gpu(GpuOptions::from_env().unwrap());
+            let checkpoint = models::open(model);
+            let (decoder, _) = try_load(&gpu, &checkpoint, form(recipe), capacity).unwrap();
+            let mut context = Context::new(&decoder, capacity).unwrap();
+            pollster::block_on(warm_up(&decoder, &mut context)).unwrap();
+            let config = decoder.config();
+            let memory = gpu.memory();
+            let cache: u64 = config.layer_shapes().map(|s| cache_bytes(s.kv_heads, capacity, s.cache_dim())).sum();
+            assert_eq!(memory.kv_cache, cache, "{model} {recipe:?} {capacity}");
+            let stated = decoder.weight_bytes() + cache + Context::activation_bytes(gpu.is_cpu(), config, capacity);
+            let ratio = memory.peak as f64 / stated as f64;
+            println!(
+                "{model} {recipe:?}, {capacity} positions: {} bytes at most, {stated} stated: {ratio:.4}",
+                memory.peak
+            );
+            assert!((1.0..1.0 + REST).contains(&ratio), "{model} {recipe:?} {capacity}: {memory:?}, stated {stated}");
+        }
+    }
+}
+
+/// Keys and values of a layer in f32, `[kv_heads, capacity, dim]` each.
+fn cache_bytes(kv_heads: u32, capacity: u32, dim: u32) -> u64 {
+    2 * 4 * u64::from(kv_heads) * u64::from(capacity) * u64::from(dim)
+}
+
+#[test]
+fn a_token_reads_the_cache_in_proportion_to_its_context_and_takes_the_same_dispatches() {
+    let gpu = gpu(GpuOptions::from_env().unwrap());
+    let decoder = load(&gpu, &models::open("tiny"), 512);
+    let mut context = Context::new(&decoder, 512).unwrap();
+    let position: u64 = decoder.config().layer_shapes().map(|s| cache_bytes(s.kv_heads, 1, s.cache_dim())).sum();
+    let none = decoder.token_bytes(0);
+    assert!(
+        none > 2 * position && none < decoder.weight_bytes() + decoder.config().hidden as u64 * 4 + 2 * position + 1
+    );
+    let ids = gpu.upload("ids", &vec![1u32; 512], tersor_engine::gpu::Purpose::Activations).unwrap();
+    let mut counts = std::collections::BTreeSet::new();
+    for length in [1, 100, 400, 511] {
+        assert_eq!(decoder.token_bytes(length) - none, u64::from(length) * position, "{length}");
+        while context.len() < length {
+            let count = (length - context.len()).min(context.chunk());
+            let mut rec = gpu.record();
+            decoder.forward(&mut rec, &mut context, &ids, 0, count, None).unwrap();
+            rec.submit().unwrap();
+        }
+        let mut rec = gpu.record();
+        decoder.forward(&mut rec, &mut context, &ids, 0, 1, None).unwrap();
+        counts.insert(rec.dispatches());
+        rec.submit().unwrap();
+    }
+    pollster::block_on(gpu.idle()).unwrap();
+    // The embedding and six a layer; a seventh where keys are split among workgroups, however many they are.
+    let layers = u64::from(decoder.config().layers);
+    assert!(counts.iter().all(|count| [1 + 6 * layers, 1 + 7 * layers].contains(count)), "{counts:?}");
+}

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tersor_engine::bench;
+use tersor_engine::bench::model::ModelPlan;
 use tersor_engine::session::report::Benchmark;
-use tersor_engine::session::{Bench, Command, Report};
+use tersor_engine::session::{Bench, BenchModel, Command, Report};
 
-use super::{Context, out, write};
+use super::{Context, Encoding, out, write};
 use crate::report::bench::{page, ratios, terminal};
+use crate::report::bench_model;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,10 +35,32 @@ pub struct Args {
     /// Compare even if the older report is another adapter's
     #[arg(long, requires = "compare")]
     other_adapter: bool,
+    /// Measure this language model end to end instead: prefill and decode by length of the context, time to the first token,
+    /// what the host does for a token, memory
+    #[arg(long, conflicts_with_all = ["filter", "list", "html", "compare"])]
+    model: Option<String>,
+    #[command(flatten)]
+    encoding: Encoding,
+    /// Lengths to measure at; without it 128 to 8192 as far as the model goes, to 512 with --quick
+    #[arg(long, value_delimiter = ',', value_name = "N,…", requires = "model", value_parser = clap::value_parser!(u32).range(1..))]
+    contexts: Vec<u32>,
+    /// Tokens to decode at each length
+    #[arg(long, value_name = "N", requires = "model", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// How often to measure everything
+    #[arg(long, value_name = "N", requires = "model", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     ensure!(args.longest > 0.0, "--longest {} leaves nothing to measure: it takes seconds above 0", args.longest);
+    if let Some(model) = &args.model {
+        return end_to_end(model, args, context);
+    }
+    ensure!(
+        args.encoding.recipe.is_none() && args.encoding.rotation().is_none(),
+        "--as and --rotate are for a model: name one with --model"
+    );
     if args.list {
         let names: String = bench::chosen(&args.filter, args.quick).iter().map(|case| format!("{case}\n")).collect();
         return out::print(names);
@@ -55,6 +79,26 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Some(old) => out::print(format_args!("\n{}", compared(old, found, args.other_adapter)?)),
         None => Ok(()),
     }
+}
+
+/// A model instead of kernels.
+fn end_to_end(model: &str, args: &Args, context: &Context) -> Result<()> {
+    let command = BenchModel {
+        source: context.source(model)?,
+        recipe: args.encoding.recipe()?,
+        rotation: args.encoding.rotation(),
+        calibration: args.encoding.calibration.read()?,
+        plan: ModelPlan {
+            contexts: args.contexts.clone(),
+            tokens: args.tokens,
+            rounds: args.rounds,
+            quick: args.quick,
+        },
+    };
+    let report = context.client()?.run(Command::BenchModel(command), |_| Ok(()))?;
+    let Some(Report::BenchModel(found)) = &report else { bail!("the engine gave no measurements") };
+    out::print(bench_model::terminal(found, out::width()))?;
+    context.write_json(report.as_ref())
 }
 
 fn read(path: &Path) -> Result<Benchmark> {

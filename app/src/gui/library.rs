@@ -95,6 +95,7 @@ fn sources(command: &mut Command) -> Vec<&mut Source> {
         Command::Evaluate(command) => std::iter::once(&mut command.source).chain(&mut command.against).collect(),
         Command::Compress(command) => vec![&mut command.source],
         Command::Embed(command) => vec![&mut command.source],
+        Command::BenchModel(command) => vec![&mut command.source],
         Command::Adapters
         | Command::Unload(_)
         | Command::Generate(_)

@@ -1,6 +1,7 @@
 //! What a comparison, or a benchmark, looks like: as tables and texts on a terminal, and as a page.
 
 pub mod bench;
+pub mod bench_model;
 pub mod html;
 #[cfg(all(feature = "gui", not(target_arch = "wasm32")))]
 pub mod picture;

@@ -36,7 +36,7 @@ pub struct Times {
 
 impl Times {
     /// Of samples in seconds a run; there is at least one.
-    fn of(mut samples: Vec<f64>, runs: u32) -> Self {
+    pub(super) fn of(mut samples: Vec<f64>, runs: u32) -> Self {
         samples.sort_by(f64::total_cmp);
         let at = |part: f64| {
             let place = part * (samples.len() - 1) as f64;

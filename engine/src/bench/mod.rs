@@ -12,6 +12,7 @@
 mod case;
 mod ceilings;
 mod measure;
+pub mod model;
 mod subject;
 
 pub use case::{Case, Work, cases, chosen};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecError;
 use crate::gpu::{Gpu, GpuError};
+use crate::model::ModelError;
 use crate::ops::OpsError;
 use crate::progress::{Cancelled, Monitor, Unit};
 use subject::Subject;
@@ -117,6 +119,9 @@ pub enum BenchError {
     /// Weights that cannot be packed.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A model that does not run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// No case fits.
     #[error("no measurement has {0} in its name; `tersor bench --list` shows the names")]
     NothingChosen(String),

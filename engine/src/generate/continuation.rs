@@ -157,8 +157,7 @@ async fn run(
         };
         decoder.logits(&mut rec, context, row, 1, Rows::new(&logits, vocab))?;
         sampler.sample(&mut rec, &options.sampling, &logits, [0, vocab], recent, context.len(), 0)?;
-        rec.submit()?;
-        let sampled = sampler.read(gpu, 0).await?;
+        let sampled = sampler.submit(rec, 0).await?;
         match first_token {
             None => {
                 out.first_token_seconds = start.elapsed().as_secs_f64();

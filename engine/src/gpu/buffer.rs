@@ -1,9 +1,9 @@
 //! Device buffers, counted by what they are for.
 
 use super::Gpu;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a buffer is for; memory is reported by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub enum Purpose {
 }
 
 /// Bytes on the device now and at most so far, by purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryReport {
     pub weights: u64,
     pub kv_cache: u64,
@@ -68,53 +68,71 @@ impl Accounting {
 
 /// A storage buffer; cheap to clone, freed (or returned to the pool) with its last clone.
 #[derive(Clone, Debug)]
-pub struct Buffer(pub(super) Arc<BufferInner>);
+pub struct Buffer {
+    pub(super) inner: Arc<BufferInner>,
+    /// Bytes asked for; the raw buffer may be larger when it came from the pool.
+    size: u64,
+}
 
 #[derive(Debug)]
 pub(super) struct BufferInner {
     pub(super) raw: wgpu::Buffer,
     pub(super) id: u64,
-    /// Bytes asked for; the raw buffer may be larger when it came from the pool.
-    pub(super) size: u64,
-    pub(super) purpose: Purpose,
-    pub(super) pooled: bool,
-    pub(super) gpu: std::sync::Weak<super::Inner>,
-    pub(super) accounting: Arc<Accounting>,
+    purpose: Purpose,
+    /// Goes back to the pool, as it is, when nobody has it any more.
+    pooled: AtomicBool,
+    gpu: std::sync::Weak<super::Inner>,
+    accounting: Arc<Accounting>,
 }
 
 impl BufferInner {
-    pub(super) fn new(gpu: &Gpu, raw: wgpu::Buffer, id: u64, size: u64, purpose: Purpose, pooled: bool) -> Self {
+    pub(super) fn new(gpu: &Gpu, raw: wgpu::Buffer, id: u64, purpose: Purpose, pooled: bool) -> Self {
         let accounting = gpu.0.accounting.clone();
-        if !pooled {
-            accounting.add(purpose, raw.size()); // the pool's are counted as long as the pool has them
-        }
-        Self { raw, id, size, purpose, pooled, gpu: Arc::downgrade(&gpu.0), accounting }
+        accounting.add(purpose, raw.size());
+        Self { raw, id, purpose, pooled: AtomicBool::new(pooled), gpu: Arc::downgrade(&gpu.0), accounting }
+    }
+
+    /// Leaves the pool: is freed when it is dropped.
+    pub(super) fn retire(&self) {
+        self.pooled.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
-        match self.gpu.upgrade() {
-            Some(gpu) if self.pooled => gpu.pool_return(self.raw.clone(), self.id),
-            gpu => {
-                self.accounting.sub(self.purpose, self.raw.size());
-                if let Some(gpu) = gpu {
-                    gpu.forget_buffer(self.id);
-                }
-            }
+        self.accounting.sub(self.purpose, self.raw.size());
+        if let Some(gpu) = self.gpu.upgrade() {
+            gpu.forget_buffer(self.id);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // The pool takes the last clone itself, so that lending a buffer again allocates nothing. (Two clones that are dropped at the
+        // same moment may both see the other: the buffer is then freed and not lent again, which is no harm.)
+        if self.inner.pooled.load(Ordering::Relaxed)
+            && Arc::strong_count(&self.inner) == 1
+            && let Some(gpu) = self.inner.gpu.upgrade()
+        {
+            gpu.pool_return(self.inner.clone());
         }
     }
 }
 
 impl Buffer {
+    pub(super) fn new(inner: Arc<BufferInner>, size: u64) -> Self {
+        Self { inner, size }
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
-        self.0.size
+        self.size
     }
 
     /// The whole buffer as a binding.
     pub fn all(&self) -> BufferSlice {
-        BufferSlice { buffer: self.clone(), offset: 0, size: self.0.size }
+        BufferSlice { buffer: self.clone(), offset: 0, size: self.size }
     }
 
     /// `size` bytes from `offset` as a binding; the offset must respect the device's storage offset alignment

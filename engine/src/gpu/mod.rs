@@ -9,7 +9,9 @@ mod buffer;
 mod error;
 mod kernel;
 mod profile;
+mod readback;
 mod recorder;
+mod tape;
 
 pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters, chosen};
 pub use buffer::{Buffer, BufferSlice, MemoryReport, Purpose};
@@ -17,10 +19,13 @@ pub use error::GpuError;
 pub use kernel::Kernel;
 pub use profile::KernelTime;
 pub use recorder::Recorder;
+pub use tape::Tape;
 pub use tersor_shaders::{BindingKind, KernelInfo, OptionValue};
 
 use buffer::{Accounting, BufferInner};
+use kernel::Kernels;
 use profile::Timeline;
+use readback::Landing;
 use recorder::BindGroups;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,12 +82,17 @@ struct Inner {
     memory_limit: Option<u64>,
     uniforms: wgpu::Buffer,
     none: Mutex<Option<Buffer>>,
-    kernels: Mutex<HashMap<String, Kernel>>,
+    kernels: Mutex<Kernels>,
     bind_groups: Mutex<BindGroups>,
     /// Buffers freed since the bind-group cache was last cleaned.
     dead: Mutex<Vec<u64>>,
     /// Free pooled buffers by size class.
-    pool: Mutex<HashMap<u64, Vec<(wgpu::Buffer, u64)>>>,
+    pool: Mutex<HashMap<u64, Vec<Arc<BufferInner>>>>,
+    /// Parameters of submitted recordings: their memory serves the next.
+    arenas: Mutex<Vec<Vec<u8>>>,
+    /// Where small readbacks land.
+    landings: Mutex<Vec<Landing>>,
+    bytes_read: AtomicU64,
     accounting: Arc<Accounting>,
     ids: AtomicU64,
     fault: Arc<Mutex<Option<GpuError>>>,
@@ -95,14 +105,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Copies bytes into elements (the bytes need no alignment).
-fn collect<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
-    bytes.chunks_exact(std::mem::size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
-}
-
 impl Inner {
-    fn pool_return(&self, raw: wgpu::Buffer, id: u64) {
-        lock(&self.pool).entry(raw.size()).or_default().push((raw, id));
+    fn pool_return(&self, buffer: Arc<BufferInner>) {
+        lock(&self.pool).entry(buffer.raw.size()).or_default().push(buffer);
     }
 
     fn forget_buffer(&self, id: u64) {
@@ -175,6 +180,9 @@ impl Gpu {
             bind_groups: Mutex::default(),
             dead: Mutex::default(),
             pool: Mutex::default(),
+            arenas: Mutex::default(),
+            landings: Mutex::default(),
+            bytes_read: AtomicU64::new(0),
             accounting: Arc::default(),
             ids: AtomicU64::new(1),
             fault,
@@ -265,7 +273,7 @@ impl Gpu {
     pub fn storage(&self, label: &str, bytes: u64, purpose: Purpose) -> Result<Buffer, GpuError> {
         let size = bytes.max(4).next_multiple_of(4);
         let raw = self.allocate(label, size)?;
-        Ok(Buffer(Arc::new(BufferInner::new(self, raw, self.next_id(), size, purpose, false))))
+        Ok(Buffer::new(Arc::new(BufferInner::new(self, raw, self.next_id(), purpose, false)), size))
     }
 
     /// Makes room for `size` bytes, out of the pool's unused buffers if need be. The caller counts them.
@@ -311,25 +319,20 @@ impl Gpu {
         let granule = (bytes.max(4096).next_power_of_two() / 16).max(256);
         let class = bytes.max(4).next_multiple_of(granule);
         let free = lock(&self.0.pool).get_mut(&class).and_then(Vec::pop);
-        let (raw, id) = match free {
+        let inner = match free {
             Some(found) => found,
             None => {
                 let raw = self.allocate(label, class)?;
-                self.0.accounting.add(Purpose::Activations, class);
-                (raw, self.next_id())
+                Arc::new(BufferInner::new(self, raw, self.next_id(), Purpose::Activations, true))
             }
         };
-        let size = bytes.max(4).next_multiple_of(4);
-        Ok(Buffer(Arc::new(BufferInner::new(self, raw, id, size, Purpose::Activations, true))))
+        Ok(Buffer::new(inner, bytes.max(4).next_multiple_of(4)))
     }
 
     /// Frees the pool's unused buffers.
     pub fn trim(&self) {
         let freed = std::mem::take(&mut *lock(&self.0.pool));
-        for (raw, id) in freed.into_values().flatten() {
-            self.0.accounting.sub(Purpose::Activations, raw.size());
-            lock(&self.0.dead).push(id);
-        }
+        freed.values().flatten().for_each(|buffer| buffer.retire());
     }
 
     /// Makes a storage buffer with `data` in it, written in chunks.
@@ -349,13 +352,13 @@ impl Gpu {
         let whole = bytes.len() & !3;
         let mut at = offset;
         for chunk in bytes[..whole].chunks(UPLOAD_CHUNK) {
-            self.0.queue.write_buffer(&buffer.0.raw, at, chunk);
+            self.0.queue.write_buffer(&buffer.inner.raw, at, chunk);
             at += chunk.len() as u64;
         }
         if whole < bytes.len() {
             let mut tail = [0u8; 4];
             tail[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.0.queue.write_buffer(&buffer.0.raw, at, &tail);
+            self.0.queue.write_buffer(&buffer.inner.raw, at, &tail);
         }
     }
 
@@ -377,12 +380,11 @@ impl Gpu {
     /// # Errors
     /// If the shader library has no such permutation, or the driver rejects it.
     pub fn kernel(&self, name: &str, options: &[(&str, OptionValue)]) -> Result<Kernel, GpuError> {
-        let key = kernel::key(name, options);
-        if let Some(kernel) = lock(&self.0.kernels).get(&key) {
+        if let Some(kernel) = lock(&self.0.kernels).get(name, options) {
             return Ok(kernel.clone());
         }
-        let kernel = kernel::compile(self, &key, name, options)?;
-        lock(&self.0.kernels).insert(key, kernel.clone());
+        let kernel = kernel::compile(self, name, options)?;
+        lock(&self.0.kernels).insert(name, options, &kernel);
         Ok(kernel)
     }
 
@@ -391,66 +393,9 @@ impl Gpu {
         lock(&self.0.kernels).len()
     }
 
-    fn bind_group(&self, key: Vec<u64>, make: impl FnOnce() -> wgpu::BindGroup) -> Result<wgpu::BindGroup, GpuError> {
-        let mut groups = lock(&self.0.bind_groups);
-        groups.forget(&std::mem::take(&mut *lock(&self.0.dead)));
-        Ok(groups.get(key, make))
-    }
-
     /// Starts recording.
     pub fn record(&self) -> Recorder {
         Recorder::new(self)
-    }
-
-    /// Reads `count` elements of type `T` from element `first` of a buffer, after everything submitted so far.
-    ///
-    /// # Errors
-    /// If the range is outside the buffer, or the device is lost.
-    pub async fn read<T: bytemuck::AnyBitPattern>(
-        &self,
-        buffer: &Buffer,
-        first: u64,
-        count: u64,
-    ) -> Result<Vec<T>, GpuError> {
-        let width = std::mem::size_of::<T>() as u64;
-        let range = first.checked_mul(width).zip(count.checked_mul(width));
-        match range {
-            Some((offset, bytes)) if offset + bytes <= buffer.size() => {
-                let data = self.read_raw(&buffer.0.raw, offset, bytes).await?;
-                Ok(collect(&data))
-            }
-            _ => Err(GpuError::Readback(format!("elements {first}+{count} of a buffer of {} bytes", buffer.size()))),
-        }
-    }
-
-    async fn read_raw(&self, raw: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, GpuError> {
-        self.check()?;
-        if bytes == 0 {
-            return Ok(Vec::new());
-        }
-        let from = offset & !3;
-        let size = (offset + bytes - from).next_multiple_of(4);
-        let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("readback"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.0.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(raw, from, &staging, 0, size);
-        self.0.queue.submit([encoder.finish()]);
-        let (sender, receiver) = futures::channel::oneshot::channel();
-        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver is gone only if the caller dropped the future: nobody waits for the answer.
-            let _ = sender.send(result);
-        });
-        self.poll();
-        let mapped = receiver.await;
-        self.check()?;
-        mapped.map_err(|e| GpuError::Readback(e.to_string()))?.map_err(|e| GpuError::Readback(e.to_string()))?;
-        let view = staging.slice(..).get_mapped_range().map_err(|e| GpuError::Readback(e.to_string()))?;
-        let start = (offset - from) as usize;
-        Ok(view[start..start + bytes as usize].to_vec())
     }
 
     /// Drives callbacks natively; a browser's event loop does it by itself.
@@ -497,6 +442,11 @@ impl Gpu {
     /// reads. Dispatches follow one another as in [`Gpu::record`].
     pub fn record_timed(&self) -> Recorder {
         Recorder::timed(self)
+    }
+
+    /// Starts recording work that is kept, so that [`Tape::replay`] can hand it to wgpu again.
+    pub fn record_tape(&self) -> Recorder {
+        Recorder::taped(self)
     }
 
     /// Whether the device has timestamps.

@@ -64,7 +64,7 @@ impl Timeline {
     /// Reads the times and adds them to `sums`.
     pub(super) async fn collect(&self, gpu: &Gpu, sums: &mut Vec<KernelTime>) -> Result<(), GpuError> {
         let bytes = self.names.len() as u64 * 16;
-        let ticks: Vec<u64> = super::collect(&gpu.read_raw(&self.resolved, 0, bytes).await?);
+        let ticks: Vec<u64> = gpu.read_raw(&self.resolved, 0, bytes).await?;
         let period = f64::from(gpu.0.queue.get_timestamp_period());
         for (name, pair) in self.names.iter().zip(ticks.chunks_exact(2)) {
             let nanoseconds = pair[1].saturating_sub(pair[0]) as f64 * period;

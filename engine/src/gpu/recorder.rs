@@ -1,14 +1,20 @@
 //! Recording work: many dispatches in one compute pass, their parameters in one uniform arena.
 
 use super::profile::Timeline;
-use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel};
-use std::collections::HashMap;
+use super::tape::Tape;
+use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel, lock};
+use arrayvec::ArrayVec;
+use rustc_hash::FxHashMap;
 use tersor_shaders::BindingKind;
 
 /// Bytes of the uniform arena; a recorder that fills it submits what it has and goes on.
 pub(super) const ARENA_BYTES: u64 = 256 * 1024;
 
-/// Records dispatches and copies in order. Dropping it without [`Recorder::submit`] discards the work.
+/// Most storage buffers of a kernel.
+const MAX_BINDINGS: usize = 12;
+
+/// Records dispatches and copies in order. Dropping it without [`Recorder::submit`] discards the work. Buffers may be dropped as
+/// soon as something with them is recorded: wgpu keeps what commands use.
 pub struct Recorder {
     gpu: Gpu,
     encoder: Option<wgpu::CommandEncoder>,
@@ -16,13 +22,11 @@ pub struct Recorder {
     arena: Vec<u8>,
     /// Floating-point operations recorded since the last submission.
     work: u64,
-    /// Keeps buffers alive until the commands are submitted. Not those of the pool: whoever gets one next writes it after
-    /// everything recorded here has read it, for commands run in the order in which they are recorded and submitted.
-    held: Vec<Buffer>,
     timeline: Option<Timeline>,
     /// Where the timelines of submitted work are kept when it is timed as a whole, pass by pass instead of dispatch by dispatch.
     passes: Option<Vec<Timeline>>,
     dispatches: u64,
+    tape: Option<Tape>,
 }
 
 impl Recorder {
@@ -31,20 +35,28 @@ impl Recorder {
             gpu: gpu.clone(),
             encoder: None,
             pass: None,
-            arena: Vec::new(),
+            arena: lock(&gpu.0.arenas).pop().unwrap_or_default(),
             work: 0,
-            held: Vec::new(),
             timeline: gpu.timeline(),
             passes: None,
             dispatches: 0,
+            tape: None,
         }
     }
 
     /// A recorder whose passes are timed, if the device can.
     pub(super) fn timed(gpu: &Gpu) -> Self {
-        let timeline = gpu.pass_timeline();
-        let passes = timeline.is_some().then(Vec::new);
-        Self { timeline, passes, ..Self::new(gpu) }
+        let mut rec = Self::new(gpu);
+        rec.timeline = gpu.pass_timeline();
+        rec.passes = rec.timeline.is_some().then(Vec::new);
+        rec
+    }
+
+    /// A recorder that also keeps its dispatches.
+    pub(super) fn taped(gpu: &Gpu) -> Self {
+        let mut rec = Self::new(gpu);
+        rec.tape = Some(Tape::new(gpu));
+        rec
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -82,8 +94,6 @@ impl Recorder {
         if params.len() != uniform_size as usize {
             return Err(fail(format!("parameters have {} bytes, the shader's struct {uniform_size}", params.len())));
         }
-        let group = self.bind_group(kernel, bindings)?;
-
         let alignment = self.gpu.limits().min_uniform_buffer_offset_alignment as usize;
         let mut offset = self.arena.len().next_multiple_of(alignment);
         if (offset + params.len()) as u64 > ARENA_BYTES {
@@ -92,6 +102,9 @@ impl Recorder {
         }
         self.arena.resize(offset, 0);
         self.arena.extend_from_slice(params);
+        let groups = &mut *lock(&self.gpu.0.bind_groups);
+        groups.forget(&std::mem::take(&mut *lock(&self.gpu.0.dead)));
+        let group = groups.get(&self.gpu, kernel, bindings)?;
 
         if self.passes.is_some() && self.pass.is_some() {
             // It goes on within the pass that is timed already.
@@ -108,71 +121,36 @@ impl Recorder {
         }
         if let Some(pass) = &mut self.pass {
             pass.set_pipeline(&k.pipeline);
-            pass.set_bind_group(0, &group, &[]);
+            pass.set_bind_group(0, group, &[]);
             if let Some(uniform) = &k.uniform_group {
                 pass.set_bind_group(1, uniform, &[offset as u32]);
             }
             pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         }
-        self.held.extend(bindings.iter().map(|b| &b.1.buffer).filter(|buffer| !buffer.0.pooled).cloned());
+        if let Some(tape) = &mut self.tape {
+            tape.keep(kernel, group, offset as u32, grid);
+        }
         self.dispatches += 1;
         Ok(())
-    }
-
-    fn bind_group(&self, kernel: &Kernel, bindings: &[(&str, BufferSlice)]) -> Result<wgpu::BindGroup, GpuError> {
-        let k = &kernel.0;
-        let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
-        let wanted = k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform);
-        let mut slices = Vec::with_capacity(8);
-        for binding in wanted {
-            let slice = bindings
-                .iter()
-                .find(|b| b.0 == binding.name)
-                .map(|b| &b.1)
-                .ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?;
-            let limit = self.gpu.limits().max_storage_buffer_binding_size;
-            if slice.size > limit {
-                return Err(fail(format!("binding {} has {} bytes, the limit is {limit}", binding.name, slice.size)));
-            }
-            slices.push((binding, slice));
-        }
-        if slices.len() != bindings.len() {
-            let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);
-            return Err(fail(format!("binding {unknown} is not one of the shader's")));
-        }
-        let key: Vec<u64> =
-            std::iter::once(k.id).chain(slices.iter().flat_map(|(_, s)| [s.buffer.0.id, s.offset, s.size])).collect();
-        self.gpu.bind_group(key, || {
-            let entries: Vec<_> = slices
-                .iter()
-                .map(|(binding, slice)| wgpu::BindGroupEntry {
-                    binding: binding.binding,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &slice.buffer.0.raw,
-                        offset: slice.offset,
-                        size: wgpu::BufferSize::new(slice.size),
-                    }),
-                })
-                .collect();
-            let layout = &k.storage_layout;
-            let label = Some(k.name.as_str());
-            self.gpu.0.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries: &entries })
-        })
     }
 
     /// Copies `bytes` between two buffers (offsets and size are multiples of 4).
     pub fn copy(&mut self, from: &Buffer, from_offset: u64, to: &Buffer, to_offset: u64, bytes: u64) {
         self.pass = None;
         let encoder = encoder_of(&mut self.encoder, &self.gpu);
-        encoder.copy_buffer_to_buffer(&from.0.raw, from_offset, &to.0.raw, to_offset, bytes);
-        self.held.extend([from, to].into_iter().filter(|buffer| !buffer.0.pooled).cloned());
+        encoder.copy_buffer_to_buffer(&from.inner.raw, from_offset, &to.inner.raw, to_offset, bytes);
     }
 
     /// Fills a buffer with zeros.
     pub fn clear(&mut self, buffer: &Buffer) {
         self.pass = None;
-        encoder_of(&mut self.encoder, &self.gpu).clear_buffer(&buffer.0.raw, 0, None);
-        self.held.push(buffer.clone());
+        encoder_of(&mut self.encoder, &self.gpu).clear_buffer(&buffer.inner.raw, 0, None);
+    }
+
+    /// The encoder, outside of any pass.
+    pub(super) fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        encoder_of(&mut self.encoder, &self.gpu)
     }
 
     /// Announces the cost of what was just recorded. Past the device's budget for one submission the recorder submits
@@ -193,13 +171,15 @@ impl Recorder {
             let padded = self.arena.len().next_multiple_of(4);
             self.arena.resize(padded, 0);
             self.gpu.0.queue.write_buffer(&self.gpu.0.uniforms, 0, &self.arena);
+            if let Some(tape) = &mut self.tape {
+                tape.end(&self.arena);
+            }
             self.arena.clear();
         }
         if let Some(timeline) = &mut self.timeline {
             timeline.resolve(&mut encoder);
         }
         self.gpu.0.queue.submit([encoder.finish()]);
-        self.held.clear();
         if let Some(timeline) = self.timeline.take() {
             match &mut self.passes {
                 Some(passes) => {
@@ -221,6 +201,15 @@ impl Recorder {
     /// If the device is lost or has rejected something.
     pub fn submit(mut self) -> Result<(), GpuError> {
         self.flush()
+    }
+
+    /// [`Recorder::submit`], and the dispatches of [`Gpu::record_tape`]. Copies are not among them.
+    ///
+    /// # Errors
+    /// As [`Recorder::submit`].
+    pub fn submit_tape(mut self) -> Result<Option<Tape>, GpuError> {
+        self.flush()?;
+        Ok(self.tape.take())
     }
 
     /// [`Recorder::submit`], then waits for the work of [`Gpu::record_timed`]: the nanoseconds that its passes took on the device. `None`
@@ -246,21 +235,73 @@ fn encoder_of<'e>(encoder: &'e mut Option<wgpu::CommandEncoder>, gpu: &Gpu) -> &
     encoder.get_or_insert_with(|| gpu.0.device.create_command_encoder(&Default::default()))
 }
 
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let mut arena = std::mem::take(&mut self.arena);
+        arena.clear();
+        lock(&self.gpu.0.arenas).push(arena);
+    }
+}
+
 /// Bind groups by kernel and buffers. A group keeps its buffers alive, so groups of freed buffers must go.
 #[derive(Debug, Default)]
 pub(super) struct BindGroups {
-    groups: HashMap<Vec<u64>, wgpu::BindGroup>,
+    /// The kernel's number; then of every buffer its number, offset and size.
+    groups: FxHashMap<Vec<u64>, wgpu::BindGroup>,
 }
 
 /// Past this many groups the cache starts anew: cheaper than tracking use.
 const MAX_GROUPS: usize = 8192;
 
 impl BindGroups {
-    pub(super) fn get(&mut self, key: Vec<u64>, make: impl FnOnce() -> wgpu::BindGroup) -> wgpu::BindGroup {
-        if self.groups.len() >= MAX_GROUPS {
-            self.groups.clear();
+    /// The group of these buffers, made if it is new.
+    fn get(
+        &mut self,
+        gpu: &Gpu,
+        kernel: &Kernel,
+        bindings: &[(&str, BufferSlice)],
+    ) -> Result<&wgpu::BindGroup, GpuError> {
+        let k = &kernel.0;
+        let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
+        let limit = gpu.limits().max_storage_buffer_binding_size;
+        let mut key = ArrayVec::<u64, { 1 + 3 * MAX_BINDINGS }>::new();
+        let mut slices = ArrayVec::<_, MAX_BINDINGS>::new();
+        key.push(k.id);
+        for binding in k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform) {
+            let found = bindings.iter().find(|b| b.0 == binding.name);
+            let slice = &found.ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?.1;
+            if slice.size > limit {
+                return Err(fail(format!("binding {} has {} bytes, the limit is {limit}", binding.name, slice.size)));
+            }
+            let too_many = |_| fail(format!("more than {MAX_BINDINGS} storage buffers"));
+            slices.try_push((binding, slice)).map_err(too_many)?;
+            key.extend([slice.buffer.inner.id, slice.offset, slice.size]);
         }
-        self.groups.entry(key).or_insert_with(make).clone()
+        if slices.len() != bindings.len() {
+            let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);
+            return Err(fail(format!("binding {unknown} is not one of the shader's")));
+        }
+        if !self.groups.contains_key(&key[..]) {
+            if self.groups.len() >= MAX_GROUPS {
+                self.groups.clear();
+            }
+            let entries: ArrayVec<_, MAX_BINDINGS> = slices
+                .iter()
+                .map(|(binding, slice)| wgpu::BindGroupEntry {
+                    binding: binding.binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &slice.buffer.inner.raw,
+                        offset: slice.offset,
+                        size: wgpu::BufferSize::new(slice.size),
+                    }),
+                })
+                .collect();
+            let layout = &k.storage_layout;
+            let descriptor = wgpu::BindGroupDescriptor { label: Some(&k.name), layout, entries: &entries };
+            self.groups.insert(key.to_vec(), gpu.0.device.create_bind_group(&descriptor));
+        }
+        // Found or made just now.
+        self.groups.get(&key[..]).ok_or_else(|| fail("its buffers are not bound".into()))
     }
 
     pub(super) fn forget(&mut self, dead: &[u64]) {

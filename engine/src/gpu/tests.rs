@@ -90,8 +90,8 @@ fn memory_is_counted_and_limited() {
 #[test]
 fn scratch_buffers_are_reused() {
     let gpu = gpu(GpuOptions::default());
-    let first = gpu.scratch("a", 5000).unwrap().0.id;
-    let second = gpu.scratch("b", 5000).unwrap().0.id;
+    let first = gpu.scratch("a", 5000).unwrap().inner.id;
+    let second = gpu.scratch("b", 5000).unwrap().inner.id;
     assert_eq!(first, second);
 }
 

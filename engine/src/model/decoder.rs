@@ -24,7 +24,7 @@ use crate::ops::attention::{self, Attention, pooled};
 use crate::ops::linear::{self, Epilogue, Linear, Norm, Rows};
 use crate::ops::norm;
 use crate::ops::reduced::{self, Compact, ReducedAppend};
-use crate::ops::rope::{self, KvCache, RopeAppend};
+use crate::ops::rope::{self, KvCache, KvFormat, RopeAppend};
 use crate::progress::{Monitor, Unit};
 
 /// Bytes uploaded before the staging memory is given back.
@@ -198,6 +198,22 @@ impl Decoder {
     pub fn weight_bytes(&self) -> u64 {
         let layers: u64 = self.layers.iter().map(Layer::bytes).sum();
         self.embed.bytes() + self.head.as_ref().map_or(0, Linear::bytes) + layers
+    }
+
+    /// Bytes that decoding a token behind `length` others must read and write at least: the packed weights of every product, a row of the
+    /// embedding table, the keys and values that the token sees, and its own.
+    pub fn token_bytes(&self, length: u32) -> u64 {
+        let matrices: u64 = self.layers.iter().map(Layer::bytes).sum();
+        let head = self.head.as_ref().unwrap_or(&self.embed).bytes();
+        let row = self.embed.bytes() / u64::from(self.config.vocab.max(1));
+        let cached = |layer: &Layer| {
+            let a = &layer.attention;
+            let seen = length.saturating_add(1);
+            let seen = if a.window == 0 { seen } else { seen.min(a.window) };
+            // Keys and values, those that are seen and those that are written.
+            2 * KvFormat::default().cache_bytes(a.kv_heads, seen.saturating_add(1), a.head_dim)
+        };
+        matrices + head + row + self.layers.iter().map(cached).sum::<u64>()
     }
 
     /// Records the tokens `ids[first .. first + tokens]` at the context's end. Afterwards [`Context::hidden`] has their residual

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::OpsError;
 use super::linear::Rows;
+use super::{Bindings, OpsError};
 use crate::codec::dfloat11::{BLOCK_BYTES, Group};
 use crate::gpu::{Buffer, BufferSlice, Gpu, OptionValue, Purpose, Recorder};
 
@@ -168,7 +168,7 @@ impl Stream {
                 grid,
                 ..Params::zeroed()
             };
-            let mut bindings = self.bindings(piece).to_vec();
+            let mut bindings = Bindings::from_iter(self.bindings(piece));
             bindings.push(("weights", out.clone()));
             rec.dispatch(&kernel, &bindings, &params, [grid, params.blocks.div_ceil(grid), 1])?;
         }
@@ -216,7 +216,7 @@ impl Stream {
                     scale,
                     ..Params::zeroed()
                 };
-                let mut bindings = self.bindings(piece).to_vec();
+                let mut bindings = Bindings::from_iter(self.bindings(piece));
                 bindings.extend([("tokens", ids.all()), ("y", y.buffer.all())]);
                 rec.dispatch(&kernel, &bindings, &params, [1, count, 1])?;
             }

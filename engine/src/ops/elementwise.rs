@@ -1,6 +1,6 @@
 //! Operations that touch every number once: activations, sums, scalings, copies of rows, pooling.
 
-use super::{OpsError, fold, holds, span};
+use super::{Bindings, OpsError, fold, holds, span};
 use crate::gpu::{BufferSlice, Recorder};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub fn gated(
     holds(OP, "gate", &gate, span(s.gate_offset, s.rows, s.gate_stride, s.cols))?;
     holds(OP, "y", &y, span(0, s.rows, s.y_stride, s.cols))?;
     let options = [("ACT", s.activation.option().into()), ("GATED", up.is_some().into())];
-    let mut bindings = vec![("gate", gate), ("y", y)];
+    let mut bindings = Bindings::from_iter([("gate", gate), ("y", y)]);
     if let Some(up) = up {
         holds(OP, "up", &up, span(s.up_offset, s.rows, s.up_stride, s.cols))?;
         bindings.push(("up", up));
@@ -116,7 +116,7 @@ fn map(
 ) -> Result<(), OpsError> {
     const OP: &str = "elementwise/map";
     holds(OP, "y", &y, n.into())?;
-    let mut bindings = vec![("y", y)];
+    let mut bindings = Bindings::from_iter([("y", y)]);
     if let Some(x) = x {
         holds(OP, "x", &x, n.into())?;
         bindings.push(("x", x));

@@ -24,9 +24,9 @@ use super::OpsError;
 use super::dfloat11::Stream;
 use crate::codec::dfloat11::DFloat11;
 use crate::codec::{Codec, CodecRef, Packed, RUN, Sparsity};
-use crate::gpu::{Buffer, Gpu, OptionValue, Purpose};
+use crate::gpu::{Buffer, Gpu, GpuError, Kernel, OptionValue, Purpose};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Activations `[tokens, …]` inside a buffer of f32: row `t` starts at float `offset + t·stride`.
 ///
@@ -96,6 +96,24 @@ pub struct Linear {
     /// Where the weights are that it expands itself.
     expanded: Option<expanded::Expanded>,
     bytes: u64,
+    /// The kernels that were used, so that finding one again puts no options together.
+    kernels: Mutex<Vec<(Use, Kernel)>>,
+}
+
+/// What a layer's kernel is used for; with what is fixed for a layer, its options follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Rows of a table.
+    Lookup,
+    /// A product.
+    Product {
+        decision: Decision,
+        norm: bool,
+        /// By the low-rank part only.
+        alone: bool,
+        /// By the expanded form of a coded matrix.
+        expanded: bool,
+    },
 }
 
 impl Linear {
@@ -163,7 +181,20 @@ impl Linear {
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
         let (codec, sparsity) = (packed.codec.clone(), packed.codec.sparsity(packed.cols));
         let label = label.to_owned();
-        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank: None, expanded: None, bytes })
+        let (low_rank, expanded, kernels) = (None, None, Mutex::default());
+        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank, expanded, bytes, kernels })
+    }
+
+    /// The kernel for a use of this layer, looked up once.
+    fn kernel(&self, what: Use, find: impl FnOnce() -> Result<Kernel, GpuError>) -> Result<Kernel, GpuError> {
+        // A panic elsewhere leaves the list consistent.
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, kernel)) = kernels.iter().find(|(known, _)| *known == what) {
+            return Ok(kernel.clone());
+        }
+        let kernel = find()?;
+        kernels.push((what, kernel.clone()));
+        Ok(kernel)
     }
 
     /// Width of the output.

@@ -84,6 +84,9 @@ impl Variant {
     }
 }
 
+/// The bindings of a dispatch: no kernel has more.
+pub(crate) type Bindings = arrayvec::ArrayVec<(&'static str, BufferSlice), 12>;
+
 /// Fails unless `slice` holds `elements` of four bytes.
 pub(crate) fn holds(
     op: &'static str,

@@ -1,7 +1,8 @@
 //! RMS norm and layer norm of rows.
 
-use super::{OpsError, Variant, holds, span};
-use crate::gpu::{BufferSlice, Recorder};
+use super::{Bindings, OpsError, Variant, holds, span};
+use crate::gpu::{BufferSlice, OptionValue, Recorder};
+use arrayvec::ArrayVec;
 
 /// Shapes of a norm over rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,8 +56,8 @@ pub fn rms(
     residual: Option<BufferSlice>,
     y: impl Into<BufferSlice>,
 ) -> Result<(), OpsError> {
-    let mut bindings = vec![("x", x.into()), ("weight", weight.into()), ("y", y.into())];
-    let options = vec![("RESIDUAL", residual.is_some().into())];
+    let mut bindings = Bindings::from_iter([("x", x.into()), ("weight", weight.into()), ("y", y.into())]);
+    let options = ArrayVec::from_iter([("RESIDUAL", residual.is_some().into())]);
     bindings.extend(residual.map(|r| ("residual", r)));
     record(rec, "norm/rms", norm, bindings, options)
 }
@@ -76,8 +77,8 @@ pub fn layer(
     residual: Option<BufferSlice>,
     y: impl Into<BufferSlice>,
 ) -> Result<(), OpsError> {
-    let mut bindings = vec![("x", x.into()), ("weight", weight.into()), ("y", y.into())];
-    let options = vec![("RESIDUAL", residual.is_some().into()), ("BIAS", bias.is_some().into())];
+    let mut bindings = Bindings::from_iter([("x", x.into()), ("weight", weight.into()), ("y", y.into())]);
+    let options = ArrayVec::from_iter([("RESIDUAL", residual.is_some().into()), ("BIAS", bias.is_some().into())]);
     bindings.extend(residual.map(|r| ("residual", r)));
     bindings.extend(bias.map(|b| ("bias", b)));
     record(rec, "norm/layer", norm, bindings, options)
@@ -87,8 +88,8 @@ fn record(
     rec: &mut Recorder,
     op: &'static str,
     norm: &Norm,
-    bindings: Vec<(&'static str, BufferSlice)>,
-    mut options: Vec<(&str, crate::gpu::OptionValue)>,
+    bindings: Bindings,
+    mut options: ArrayVec<(&str, OptionValue), 4>,
 ) -> Result<(), OpsError> {
     if norm.cols == 0 || norm.x_stride < norm.cols || norm.y_stride < norm.cols {
         let what = format!("strides {} and {} for rows of {}", norm.x_stride, norm.y_stride, norm.cols);

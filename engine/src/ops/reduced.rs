@@ -5,7 +5,7 @@
 
 use super::attention::HEAD_DIMS;
 use super::rope::{KvCache, RopeStyle};
-use super::{OpsError, fold, holds, span};
+use super::{Bindings, OpsError, fold, holds, span};
 use crate::gpu::{BufferSlice, Recorder};
 
 /// The head size of the cache for queries and keys of `qk_dim` and values of `v_dim` dimensions: the smallest that has a kernel.
@@ -102,7 +102,7 @@ pub fn append(
     holds(OP, "pairs", &pairs, u64::from(s.kv_heads) * u64::from(s.rotary / 2))?;
     holds(OP, "q_out", &q_out, u64::from(s.tokens) * u64::from(s.heads) * u64::from(s.head_dim))?;
     let words = cache.format.cache_bytes(s.kv_heads, cache.ctx, s.head_dim) / 4;
-    let mut bindings = vec![("qkv", qkv), ("rope", table), ("pairs", pairs), ("q_out", q_out)];
+    let mut bindings = Bindings::from_iter([("qkv", qkv), ("rope", table), ("pairs", pairs), ("q_out", q_out)]);
     for (name, buffer) in [("k_cache", &cache.k), ("v_cache", &cache.v)] {
         holds(OP, name, &buffer.all(), words)?;
         bindings.push((name, buffer.all()));

@@ -2,7 +2,7 @@
 //!
 //! The shader only looks up (cos, sin): whatever a model does to its frequencies happens here, in f64.
 
-use super::{OpsError, fold, holds, span};
+use super::{Bindings, OpsError, fold, holds, span};
 use crate::gpu::{Buffer, BufferSlice, Gpu, GpuError, Purpose, Recorder};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
@@ -385,7 +385,7 @@ pub fn append(
     }
     holds(OP, "q_out", &q_out, span(0, s.tokens, widths[0], widths[0]))?;
     let words = cache.format.cache_bytes(s.kv_heads, cache.ctx, s.head_dim) / 4;
-    let mut bindings = vec![("q_in", q), ("k_in", k), ("v_in", v), ("q_out", q_out)];
+    let mut bindings = Bindings::from_iter([("q_in", q), ("k_in", k), ("v_in", v), ("q_out", q_out)]);
     for (name, buffer) in [("k_cache", &cache.k), ("v_cache", &cache.v)] {
         holds(OP, name, &buffer.all(), words)?;
         bindings.push((name, buffer.all()));

@@ -203,6 +203,29 @@ impl Sampler {
         parse(&record)
     }
 
+    /// Submits what is recorded, waits for it, and reads record `slot` (96 bytes) in the same submission.
+    ///
+    /// # Errors
+    /// As [`Sampler::read`].
+    pub async fn submit(&self, rec: Recorder, slot: u32) -> Result<Sampled, OpsError> {
+        let mut record = [0; RECORD_WORDS];
+        rec.submit_into(&self.record, u64::from(slot) * RECORD_WORDS as u64, &mut record).await?;
+        parse(&record)
+    }
+
+    /// [`Sampler::submit`], of which only the chosen token is read: 4 bytes.
+    ///
+    /// # Errors
+    /// As [`Sampler::read`].
+    pub async fn submit_token(&self, rec: Recorder, slot: u32) -> Result<u32, OpsError> {
+        let mut token = [NO_TOKEN];
+        rec.submit_into(&self.record, u64::from(slot) * RECORD_WORDS as u64, &mut token).await?;
+        match token {
+            [NO_TOKEN] => Err(no_number()),
+            [token] => Ok(token),
+        }
+    }
+
     /// Waits for the device once and reads the first `count` records.
     ///
     /// # Errors
@@ -214,9 +237,13 @@ impl Sampler {
     }
 }
 
+fn no_number() -> OpsError {
+    OpsError::NotANumber { op: "sample", what: "no logit is a number".into() }
+}
+
 fn parse(record: &[u32]) -> Result<Sampled, OpsError> {
     if record.len() < RECORD_WORDS || record[0] == NO_TOKEN {
-        return Err(OpsError::NotANumber { op: "sample", what: "no logit is a number".into() });
+        return Err(no_number());
     }
     let best = (0..BEST)
         .filter(|i| record[8 + i] != NO_TOKEN)

@@ -1,14 +1,21 @@
-//! `Bench`: the adapter's ceilings, and what the kernels make of them.
+//! `Bench`: the adapter's ceilings, and what the kernels make of them. `BenchModel`: a model end to end.
 
 use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
-use super::desk::device;
+use super::command::BenchModel;
+use super::desk::{device, open, read_recipe};
+use super::evaluate;
 use super::event::EventKind;
 use super::failure::fail;
-use super::report::{Device, Report};
+use super::inspect;
+use super::language::{decoder_config, weights_report};
+use super::report::{self, Device, Report};
 use super::runner::{Interruption, Reporter};
+use super::stage::{Prepared, prepare};
+use crate::bench::model::{self, ModelFindings, ModelPlan};
 use crate::bench::{self, BenchError, Findings, Plan};
+use crate::codec::Stored;
 use crate::gpu::{Gpu, Tier};
 
 /// Of `Bench`.
@@ -39,6 +46,7 @@ impl From<BenchError> for Interruption {
         match error {
             BenchError::Cancelled(cancelled) => cancelled.into(),
             BenchError::Ops(error) => error.into(),
+            BenchError::Model(error) => error.into(),
             error => fail(error),
         }
     }
@@ -62,4 +70,67 @@ pub(super) async fn bench(gpu: &Gpu, limits: &str, plan: Plan, reporter: &Report
     // Copies of weights are large, and nobody needs them any more.
     gpu.reset_peak();
     Ok(Report::Bench(Box::new(benchmark(findings))))
+}
+
+/// Of `BenchModel`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelBenchmark {
+    /// Version of tersor.
+    pub version: String,
+    /// The device.
+    pub device: Device,
+    /// The model.
+    pub model: report::Model,
+    /// Its weights as they ran.
+    pub weights: report::Weights,
+    /// The recipe; `None`: as it is stored.
+    pub recipe: Option<String>,
+    /// What was asked for.
+    pub plan: ModelPlan,
+    /// What was found.
+    #[serde(flatten)]
+    pub findings: ModelFindings,
+    /// Seconds that the whole took.
+    pub seconds: f64,
+}
+
+/// Carries the command out.
+pub(super) async fn bench_model(
+    gpu: &Gpu,
+    limits: &str,
+    command: BenchModel,
+    reporter: &Reporter,
+) -> Result<Report, Interruption> {
+    let (start, monitor) = (Instant::now(), &reporter.monitor);
+    let checkpoint = open(command.source)?;
+    let recipe = command.recipe.as_ref().map(read_recipe).transpose()?;
+    let rotation = command.rotation.map(|rotation| rotation.seed);
+    let mut model = inspect::model(&Stored::of(&checkpoint)?);
+    model.rotation = rotation.or(model.rotation);
+    let name = recipe.as_ref().map(|recipe| recipe.name().to_owned());
+    let prepared = prepare(Some(gpu), &checkpoint, recipe.as_ref(), rotation, &command.calibration, monitor).await?;
+    // What was measured must not hide behind what preparing took.
+    gpu.reset_peak();
+    let loading = Instant::now();
+    let Prepared { checkpoint, rotation, gathered } = &prepared;
+    let most = decoder_config(checkpoint)?.max_positions;
+    let longest = command.plan.lengths(most).last().copied().unwrap_or(1);
+    let positions = longest.saturating_add(command.plan.tokens);
+    let (_, calibration) = gathered.of(recipe.as_ref());
+    let load = evaluate::decoder(gpu, checkpoint, recipe, *rotation, gathered, positions, monitor);
+    let (decoder, weights) = load.await?;
+    let findings = model::run(&decoder, &command.plan, loading.elapsed().as_secs_f64(), monitor).await?;
+    let weights = report::Weights { calibration, ..weights_report(&weights) };
+    drop(decoder);
+    gpu.reset_peak();
+    Ok(Report::BenchModel(Box::new(ModelBenchmark {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: device(gpu, limits),
+        model,
+        weights,
+        recipe: name,
+        plan: command.plan,
+        findings,
+        seconds: start.elapsed().as_secs_f64(),
+    })))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Plan;
+use crate::bench::model::ModelPlan;
 use crate::format::Checkpoint;
 
 /// A place in the session that holds one loaded model, chosen by the sender: loading into it replaces what it held.
@@ -308,6 +309,22 @@ pub struct Embed {
     pub texts: Vec<String>,
 }
 
+/// Measures a language model end to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchModel {
+    /// The model.
+    pub source: Source,
+    /// How to compress it.
+    pub recipe: Option<Recipe>,
+    /// Change of basis before compressing.
+    pub rotation: Option<Rotation>,
+    /// What calibrated codecs look at.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// What to measure.
+    pub plan: ModelPlan,
+}
+
 /// One request to a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -336,4 +353,6 @@ pub enum Command {
     Embed(Embed),
     /// Measures the adapter and the kernels; see [`Plan`].
     Bench(Plan),
+    /// See [`BenchModel`].
+    BenchModel(BenchModel),
 }

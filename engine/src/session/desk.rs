@@ -73,6 +73,9 @@ impl Desk {
             }
             Command::Embed(command) => embed::embed(&self.gpu().await?, &self.limits(), command, reporter).await?,
             Command::Bench(plan) => bench::bench(&self.gpu().await?, &self.limits(), plan, reporter).await?,
+            Command::BenchModel(command) => {
+                bench::bench_model(&self.gpu().await?, &self.limits(), command, reporter).await?
+            }
         }))
     }
 

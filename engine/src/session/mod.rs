@@ -29,8 +29,8 @@ mod stage;
 pub use crate::bench::Plan as Bench;
 pub use crate::codec::cubic;
 pub use command::{
-    Attend, Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load, Message, Options,
-    Recipe, Role, Rotation, Sampling, Score, Slot, Source, Text,
+    Attend, BenchModel, Calibration, Command, Compare, Compress, Embed, Evaluate, Generate, Input, Inspect, Load,
+    Message, Options, Recipe, Role, Rotation, Sampling, Score, Slot, Source, Text,
 };
 pub use event::{Event, EventKind, Failure};
 pub use plan::plan;

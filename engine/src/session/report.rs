@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::attend::{Attended, AttendedRow};
-pub use super::bench::Benchmark;
+pub use super::bench::{Benchmark, ModelBenchmark};
 use crate::eval::EmbeddingDrift;
 use crate::gpu::{AdapterSummary, Tier};
 
@@ -47,6 +47,9 @@ pub enum Report {
     /// Of `Bench`.
     #[serde(rename = "tersor.bench/1")]
     Bench(Box<Benchmark>),
+    /// Of `BenchModel`.
+    #[serde(rename = "tersor.bench_model/1")]
+    BenchModel(Box<ModelBenchmark>),
 }
 
 /// The adapters of this machine.

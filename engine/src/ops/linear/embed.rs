@@ -1,8 +1,8 @@
 //! Embedding lookup in a packed table.
 
-use super::{Linear, Rows, check_size};
+use super::{Linear, Rows, Use, check_size};
 use crate::gpu::{Buffer, Recorder};
-use crate::ops::OpsError;
+use crate::ops::{Bindings, OpsError};
 use bytemuck::{Pod, Zeroable};
 
 /// `Params` of embed/gather.wgsl.
@@ -56,7 +56,7 @@ pub fn embed(
         return stream.embed(rec, [table.outputs, table.cols], ids, first, tokens, y, scale, accumulate);
     }
     let gpu = rec.gpu().clone();
-    let kernel = gpu.kernel("embed/gather", &table.codec_options())?;
+    let kernel = table.kernel(Use::Lookup, || gpu.kernel("embed/gather", &table.codec_options()))?;
     let most = gpu.limits().max_compute_workgroups_per_dimension;
     for start in (0..tokens).step_by(most as usize) {
         let count = most.min(tokens - start);
@@ -75,7 +75,7 @@ pub fn embed(
                 pad: [0; 3],
                 sparse: table.sparse_params(),
             };
-            let mut bindings = vec![("tokens", ids.into()), ("y", y.buffer.into())];
+            let mut bindings = Bindings::from_iter([("tokens", ids.into()), ("y", y.buffer.into())]);
             bindings.extend(table.bindings(&chunk.planes).map(|(name, plane)| (name, plane.into())));
             rec.dispatch(&kernel, &bindings, &params, [(table.runs() * 4).div_ceil(64), count, 1])?;
         }

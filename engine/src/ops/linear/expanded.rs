@@ -130,6 +130,7 @@ impl Spans<'_> {
             low_rank: None,
             expanded,
             bytes,
+            kernels: Default::default(),
         }
     }
 }

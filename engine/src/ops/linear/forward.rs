@@ -3,11 +3,11 @@
 use super::decision::rows_of_a_lane;
 use super::expand::expand;
 use super::low_rank::Input;
-use super::{Chunk, Decision, Device, Linear, Rows, Shape, binding_limit, check_size, options_of};
+use super::{Chunk, Decision, Device, Linear, Rows, Shape, Use, binding_limit, check_size, options_of};
 use crate::codec::Codec;
 use crate::gpu::{Buffer, Gpu, OptionValue, Recorder};
-use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
+use crate::ops::{Bindings, OpsError};
 use bytemuck::{Pod, Zeroable};
 
 /// RMS norm of the input, fused: `x · weight / √(mean(x²) + eps)`.
@@ -211,11 +211,11 @@ fn run(
             match linear.codec.coded().filter(|_| !matches!(decision, Decision::Coded { .. })) {
                 Some((base, symbols)) => {
                     let planes = expand(rec, linear, chunk, symbols)?;
-                    let weights = Weights { codec: &**base, planes: &planes };
+                    let weights = Weights { codec: &**base, expanded: true, planes: &planes };
                     dispatch(rec, decision, linear, chunk, weights, count, x, y, &epilogue, raw, input)?;
                 }
                 None => {
-                    let weights = Weights { codec: &*linear.codec, planes: &chunk.planes };
+                    let weights = Weights { codec: &*linear.codec, expanded: false, planes: &chunk.planes };
                     dispatch(rec, decision, linear, chunk, weights, count, x, y, &epilogue, raw, input)?;
                 }
             }
@@ -282,6 +282,8 @@ fn kernel_of(d: Decision, norm: bool, tail: bool) -> (&'static str, Vec<(&'stati
 /// What a kernel reads weights from.
 struct Weights<'a> {
     codec: &'a dyn Codec,
+    /// Of a coded matrix, the expanded form.
+    expanded: bool,
     planes: &'a [Buffer],
 }
 
@@ -300,9 +302,12 @@ fn dispatch(
 ) -> Result<(), OpsError> {
     let gpu = rec.gpu().clone();
     let alone = input.is_some_and(|input| input.low.alone);
-    let (name, mut options) = kernel_of(decision, epilogue.norm.is_some(), linear.has_tail() && !alone);
-    options.extend(options_of(weights.codec, linear.sparsity.is_some()));
-    let kernel = gpu.kernel(name, &options)?;
+    let norm = epilogue.norm.is_some();
+    let kernel = linear.kernel(Use::Product { decision, norm, alone, expanded: weights.expanded }, || {
+        let (name, mut options) = kernel_of(decision, norm, linear.has_tail() && !alone);
+        options.extend(options_of(weights.codec, linear.sparsity.is_some()));
+        gpu.kernel(name, &options)
+    })?;
 
     let none = gpu.none()?;
     let mut flags = epilogue.activation.map_or(0, |a| 1 + a.option()) << flag::ACTIVATION;
@@ -357,12 +362,12 @@ fn dispatch(
         t_width,
         sparse: linear.sparse_params(),
     };
-    let mut bindings = vec![
+    let mut bindings = Bindings::from_iter([
         ("x", x.buffer.into()),
         ("bias", chunk.factor.as_ref().or(epilogue.bias).unwrap_or(&none).into()),
         ("low", input.map_or(&none, |input| &input.t).into()),
         ("y", y.buffer.into()),
-    ];
+    ]);
     match epilogue.norm {
         Some(norm) => bindings.push(("norm_weight", norm.weight.into())),
         None => bindings.push(("residual", residual.buffer.into())),

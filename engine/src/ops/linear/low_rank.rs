@@ -127,5 +127,6 @@ fn without_weights(
         low_rank: None,
         expanded: None,
         bytes: 0,
+        kernels: Default::default(),
     })
 }

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use super::{Calibrates, Calibration, CodecError, CodecRef, Packed};
 
-/// Weights of a piece: 8 MiB as f32, of which two are there at a time, read and decoded.
-pub const PIECE: usize = 2 << 20;
+/// Weights of a piece: 1 MiB as f32, of which two are there at a time, read and decoded. What is packed is there as a whole, so that
+/// larger pieces would only add to it; natively this is work for all cores still.
+pub const PIECE: usize = 1 << 18;
 
 /// A packed matrix, and what packing did to it.
 #[derive(Debug)]

@@ -44,16 +44,15 @@ const STEPS: &[Step] = &[
     Step { name: "window", what: "the app's window opens, compares and closes", default: true, run: in_a_window },
     Step {
         name: "browser",
-        what: "in a browser: every kernel's test, and the app compared with native",
+        what: "in a browser: the kernels' tests but for the longest, and the app compared with native",
         default: true,
-        run: || {
-            let page = web::build(web::Profile::Quick)?;
-            let kernels = web::build_kernel_tests()?;
-            let skip = LONG.map(|test| format!("-{test}"));
-            let mut tests = in_browser(&page)?;
-            tests.args(["--skip", "pictures"]);
-            shell::run(tests.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", skip.join(",")))
-        },
+        run: || browser(&LONG),
+    },
+    Step {
+        name: "browser-all",
+        what: "in a browser: all of it, with what takes half an hour there",
+        default: false,
+        run: || browser(&[]),
     },
     Step {
         name: "swiftshader",
@@ -63,15 +62,29 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Tests of many kernels, which take SwiftShader too long to be run there every time. What they test others do there on fewer shapes.
-const LONG: [&str; 6] = [
+/// Tests of many kernels and files, which take SwiftShader too long to be run there every time. What they test others do there on
+/// fewer shapes.
+const LONG: [&str; 9] = [
+    "compressed_files_compute_as_natively",
+    "entropy_coded_rows_in_every_kernel",
     "every_codec_multiplies",
     "every_format_of_factors_on_codecs_and_alone",
-    "entropy_coded_rows_in_every_kernel",
+    "every_head_size",
+    "everything_that_fuses_with_a_low_rank_part",
     "low_rank_parts_on_sparse_and_coded_weights",
     "outliers_in_every_kernel",
     "sparse_weights_in_every_kernel",
 ];
+
+/// Builds both pages and runs their tests, and the kernels', but for those of `skip`.
+fn browser(skip: &[&str]) -> Result<()> {
+    let page = web::build(web::Profile::Quick)?;
+    let kernels = web::build_kernel_tests()?;
+    let mut tests = in_browser(&page)?;
+    tests.args(["--skip", "pictures"]).args(skip.iter().flat_map(|test| ["--skip", test]));
+    let others: Vec<String> = skip.iter().map(|test| format!("-{test}")).collect();
+    shell::run(tests.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", others.join(",")))
+}
 
 fn in_a_window() -> Result<()> {
     vulkan::ensure_driver()?;
@@ -158,7 +171,8 @@ pub fn run(args: Vec<String>) -> Result<()> {
         let list = match arg.as_str() {
             "--list" => {
                 for step in STEPS {
-                    println!("{:12} {}", step.name, step.what);
+                    let asked = if step.default { "" } else { " (only by name)" };
+                    println!("{:12} {}{asked}", step.name, step.what);
                 }
                 return Ok(());
             }

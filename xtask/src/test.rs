@@ -62,8 +62,7 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Tests of many kernels and files, which take SwiftShader too long to be run there every time. What they test others do there on
-/// fewer shapes.
+/// Tests of many kernels and files, which take SwiftShader too long to be run there every time; `browser-all` runs them.
 const LONG: [&str; 9] = [
     "compressed_files_compute_as_natively",
     "entropy_coded_rows_in_every_kernel",

@@ -29,6 +29,11 @@ where
     T: Send,
     F: Fn(usize, &mut [T]) + Send + Sync,
 {
+    pieces(data, len, &work);
+}
+
+/// [`for_each_chunk`]. Behind a pointer, or every caller would have all of rayon compiled anew.
+fn pieces<T: Send>(data: &mut [T], len: usize, work: &(dyn Fn(usize, &mut [T]) + Sync)) {
     if len == 0 {
         return;
     }
@@ -48,6 +53,14 @@ where
     E: Send,
     F: Fn(usize, [&mut [u32]; PLANES]) -> Result<(), E> + Send + Sync,
 {
+    rows(planes, &work)
+}
+
+/// [`for_each_row`], behind a pointer like [`pieces`].
+fn rows<const PLANES: usize, E: Send>(
+    planes: &mut [Plane; PLANES],
+    work: &(dyn Fn(usize, [&mut [u32]; PLANES]) -> Result<(), E> + Sync),
+) -> Result<(), E> {
     let mut chunks = planes.each_mut().map(|plane| plane.data.chunks_mut((plane.row_words as usize).max(1)));
     let count = chunks.iter().map(ExactSizeIterator::len).min().unwrap_or(0);
     let rows: Vec<[&mut [u32]; PLANES]> =

@@ -122,10 +122,10 @@ fn blocks_are_counted_and_budgets_kept() {
     set(&mut decoder, "asa:block=32,max=0.4");
     logits(&decoder, &ids, 512, &pieces);
     let found = count(&decoder);
-    // A row keeps no more than its budget, but the first block and its own in any case.
+    // A row keeps no more than its budget, but the first block, its own and the three before in any case.
     let most = expected(32, &|b, i, j| {
         let n = b.visible(&a, i).len() as u32;
-        j < ((0.4 * n as f32) as u32).max(2)
+        j < ((0.4 * n as f32) as u32).max(5)
     });
     assert!(found.kept <= most.kept && found.visible == most.visible, "{found:?}, at most {most:?}");
 }
@@ -138,7 +138,7 @@ fn a_context_belongs_to_its_attention() {
     set(&mut decoder, "asa:pool=16");
     let ids = gpu.upload("ids", &[65u32; 8], Purpose::Activations).unwrap();
     let error = decoder.forward(&mut gpu.record(), &mut context, &ids, 0, 8, None).unwrap_err().to_string();
-    assert!(error.contains("another attention than asa:block=64,max=0.5,pool=16"), "{error}");
+    assert!(error.contains("another attention than asa:block=64,mass=0.95,pool=16"), "{error}");
 }
 
 /// SmolLM2 on a document of 8,192 tokens, its whole context: half of the blocks, and a perplexity within 1 % of dense attention's.
@@ -162,7 +162,7 @@ fn a_long_document_reads_as_well_with_half_of_the_blocks() {
         println!("{policy}: perplexity {found}, {kept:?} of the blocks, {:.0} s", start.elapsed().as_secs_f64());
         (found, kept)
     };
-    let (sparse, kept) = perplexity(&std::env::var("TERSOR_POLICY").unwrap_or_else(|_| "asa:max=0.5".into()));
+    let (sparse, kept) = perplexity(&std::env::var("TERSOR_POLICY").unwrap_or_else(|_| "asa".into()));
     let (dense, _) = perplexity("dense");
     assert!(kept.unwrap() <= 0.5, "{kept:?}");
     assert!(sparse / dense < 1.01, "{sparse} against {dense}");

@@ -14,11 +14,11 @@ pub struct Args {
     /// A name of `tersor fetch`, a file, a folder, or a Hugging Face id
     model: String,
     /// Recipes to compare with the original: codecs (q4_k, nf4:block=64, uniform:bits=3) or TOML files. Behind an @ a codec may
-    /// have block-sparse attention: q4_k@asa:max=0.5
+    /// have block-sparse attention: q4_k@asa
     #[arg(long = "with", value_name = "RECIPE", num_args = 1.., required_unless_present = "attention")]
     recipes: Vec<String>,
     /// Block-sparse attention over prompts to compare with dense attention; the original and every recipe run with each too:
-    /// window:sinks=4,window=1024 or asa:block=64,max=0.5
+    /// window:sinks=4,window=1024 or asa:block=64,mass=0.95
     #[arg(long, value_name = "POLICY", num_args = 1..)]
     attention: Vec<String>,
     /// What the original is: bf16, f16 or f32

@@ -1,6 +1,6 @@
 //! What a decoder's queries see of a prompt: everything, or the blocks of keys that a policy keeps.
 //!
-//! In: a spelling, `dense`, `window:sinks=4,window=1024` or `asa:max=0.5`. Out: the attention of a chunk of the prompt, and a count of
+//! In: a spelling, `dense`, `window:sinks=4,window=1024` or `asa:mass=0.95`. Out: the attention of a chunk of the prompt, and a count of
 //! the blocks that were computed. Single tokens (decoding) always see everything, and weights have no part in it.
 
 use std::fmt;
@@ -49,6 +49,11 @@ const BLOCK: u32 = 64;
 const WINDOW: AttentionPolicy = AttentionPolicy::Window { block: BLOCK, sinks: 4, window: 1024 };
 const ASA: AttentionPolicy = AttentionPolicy::Adaptive { block: BLOCK, adaptive: Adaptive::CAUSAL, pool: 0 };
 
+/// Samples of a block of this many tokens when nobody says.
+fn samples_of(block: u32) -> u32 {
+    if block < Adaptive::CAUSAL.samples { 16 } else { Adaptive::CAUSAL.samples }
+}
+
 /// Options of each policy, for messages.
 const OPTIONS: [(&str, &[&str]); 3] = [
     ("dense", &[]),
@@ -93,7 +98,8 @@ pub enum PolicyError {
 
 impl AttentionPolicy {
     /// Reads `dense`, `window:block=64,sinks=4,window=1024` or
-    /// `asa:block=64,samples=16,mass=0.95,min=0.05,max=0.5,sinks=1,near=1,pool=0,seed=0`; what is left out has these values.
+    /// `asa:block=64,samples=32,mass=0.95,min=0.05,max=1,sinks=1,near=4,pool=0,seed=0`; what is left out has these values
+    /// (of blocks of less than 32, 16 samples).
     ///
     /// `sinks` and `window` of a window are keys; `sinks` and `near` of asa are blocks: the first, and the last before the query.
     ///
@@ -112,9 +118,14 @@ impl AttentionPolicy {
                 return Err(PolicyError::Unknown { name: name.to_owned(), near });
             }
         };
+        let mut sampled = false;
         for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
             let (option, value) = option.split_once('=').unwrap_or((option, ""));
+            sampled |= option.trim() == "samples";
             policy.set(name, option.trim(), value.trim())?;
+        }
+        if let (Self::Adaptive { block, adaptive, .. }, false) = (&mut policy, sampled) {
+            adaptive.samples = samples_of(*block);
         }
         policy.check(name)?;
         Ok(policy)
@@ -207,10 +218,10 @@ impl fmt::Display for AttentionPolicy {
                 let mut differs = |name: &str, value: String, default: String| {
                     if value == default { Ok(()) } else { write!(f, ",{name}={value}") }
                 };
-                differs("samples", a.samples.to_string(), d.samples.to_string())?;
-                differs("mass", a.mass.to_string(), d.mass.to_string())?;
+                differs("samples", a.samples.to_string(), samples_of(*block).to_string())?;
+                differs("mass", a.mass.to_string(), String::new())?;
                 differs("min", a.min_ratio.to_string(), d.min_ratio.to_string())?;
-                differs("max", a.max_ratio.to_string(), String::new())?;
+                differs("max", a.max_ratio.to_string(), d.max_ratio.to_string())?;
                 differs("sinks", a.sinks.to_string(), d.sinks.to_string())?;
                 differs("near", a.near.to_string(), d.near.to_string())?;
                 differs("pool", pool.to_string(), "0".into())?;
@@ -392,9 +403,11 @@ mod tests {
             ("dense", "dense"),
             (" Window:sinks=64 , window=512", "window:block=64,sinks=64,window=512"),
             ("window", "window:block=64,sinks=4,window=1024"),
-            ("asa", "asa:block=64,max=0.5"),
+            ("asa", "asa:block=64,mass=0.95"),
+            ("asa:block=16", "asa:block=16,mass=0.95"),
+            ("asa:block=24,samples=16", "asa:block=24,mass=0.95"),
             ("asa:max=0.25,block=32,seed=7,pool=16,mass=0.9", "asa:block=32,mass=0.9,max=0.25,pool=16,seed=7"),
-            ("asa:samples=8,near=2,sinks=0,min=0.1", "asa:block=64,samples=8,min=0.1,max=0.5,sinks=0,near=2"),
+            ("asa:samples=8,near=2,sinks=0,min=0.1", "asa:block=64,samples=8,mass=0.95,min=0.1,sinks=0,near=2"),
         ] {
             let policy = AttentionPolicy::parse(given).unwrap();
             assert_eq!(policy.to_string(), canonical);
@@ -413,7 +426,7 @@ mod tests {
         assert_eq!(message("window:max=1"), "window: unknown option `max`; valid options: block, sinks, window");
         assert_eq!(message("asa:block=15"), "asa: `15` is no valid block: 16 to 128");
         assert_eq!(message("asa:max=2"), "asa: `2` is no valid max: a number between 0 and 1");
-        assert_eq!(message("asa:min=0.6"), "asa: `0.6` is no valid min: no more than max, 0.5");
+        assert_eq!(message("asa:min=0.6,max=0.5"), "asa: `0.6` is no valid min: no more than max, 0.5");
         assert_eq!(message("asa:block=16,samples=32"), "asa: `32` is no valid samples: a block has 16 tokens");
         assert_eq!(message("asa:pool=48"), "asa: `48` is no valid pool: divides the block, 64");
         assert_eq!(message("asa:near=0"), "asa: `0` is no valid near: 1 or more: a query must see itself");

@@ -288,7 +288,7 @@ pub struct Generation {
 /// How much of the attention of prompts was computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttentionUse {
-    /// The policy: "asa:block=64,max=0.5".
+    /// The policy: "asa:block=64,mass=0.95".
     pub policy: String,
     /// Pairs of query block and key block that were computed, over all layers and heads; counted by the kernels.
     pub kept_blocks: u64,

@@ -297,7 +297,7 @@ fn adaptive_masks_are_their_twins() {
             for (case, (heads, kv_heads, dim, tokens, pos0, block, samples, causal)) in cases.into_iter().enumerate() {
                 for s in [
                     Adaptive { mass: 0.8, max_ratio: 1.0, sinks: 0, near: 0, ..Adaptive::CAUSAL },
-                    Adaptive { mass: 0.95, max_ratio: 0.4, ..Adaptive::CAUSAL },
+                    Adaptive { mass: 0.95, max_ratio: 0.4, near: 1, ..Adaptive::CAUSAL },
                     Adaptive { mass: 0.01, min_ratio: 0.3, tail: 1, near: 2, ..Adaptive::CAUSAL },
                 ] {
                     let s = Adaptive { samples, seed: case as u64, ..s };
@@ -491,7 +491,7 @@ fn impossible_blocks_are_refused() {
         masks::adaptive(&mut gpu.record(), &a, &b, &s, q.clone(), &cache, &offsets).unwrap_err().to_string()
     };
     assert!(choose(good, Adaptive { samples: 32, ..Adaptive::CAUSAL }).contains("32 samples of blocks of 16"));
-    assert!(choose(good, Adaptive { mass: 1.5, ..Adaptive::CAUSAL }).contains("mass 1.5"));
+    assert!(choose(good, Adaptive { samples: 16, mass: 1.5, ..Adaptive::CAUSAL }).contains("mass 1.5"));
     let many = Blocks { kv_len: 5000, q_block: 16, k_block: 4, ..good };
     assert!(choose(many, Adaptive { samples: 4, ..Adaptive::CAUSAL }).contains("1250 key blocks"));
     assert!(masks::window(&mut gpu.record(), &good, 0, 0).unwrap_err().to_string().contains("nothing"));

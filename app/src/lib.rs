@@ -16,4 +16,6 @@ pub mod hub_id;
 pub mod manifest;
 pub mod report;
 pub mod table;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod tuning;
 pub mod units;

@@ -32,6 +32,8 @@ pub fn options() -> Options {
         tier: get("TERSOR_TIER"),
         limits: get("TERSOR_LIMITS"),
         memory: get("TERSOR_MEMORY").map(|bytes| bytes.parse().expect("bytes")),
+        tune: get("TERSOR_TUNE"),
+        ..Options::default()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tersor_engine::gpu::{Gpu, GpuOptions};
+use tersor_engine::gpu::{Gpu, GpuOptions, Tuning};
 use tersor_engine::session::report::{Attended, Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
     Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe,
@@ -352,11 +352,11 @@ fn a_comparison_is_cancelled_and_bad_ones_are_refused_at_once() {
 #[test]
 fn attention_is_compared_like_a_recipe() {
     let talk = Talk::start(options());
-    let policy = "asa:block=16,samples=8,max=0.4";
+    let policy = "asa:block=16,samples=8,max=0.4,near=1";
     let command = Compare { attention: vec![policy.to_owned()], windows: Some(1), tokens: 4, ..comparison(&["q8_0"]) };
     let Report::Compare(report) = talk.report(Command::Compare(command.clone())) else { panic!("another report") };
     let recipes: Vec<&str> = report.variants.iter().map(|variant| variant.recipe.as_str()).collect();
-    let sparse = "asa:block=16,samples=8,max=0.4";
+    let sparse = "asa:block=16,samples=8,mass=0.95,max=0.4,near=1";
     assert_eq!(recipes, ["f32", &format!("f32@{sparse}"), "q8_0", &format!("q8_0@{sparse}")]);
     for (i, variant) in report.variants.iter().enumerate() {
         assert_eq!(variant.attention.is_some(), i % 2 == 1, "{}", variant.recipe);
@@ -552,4 +552,36 @@ fn after_a_refusal_a_smaller_model_loads() {
     let report = loaded(talk.report(Command::Load(small)));
     assert!(report.memory.peak < 8_000_000);
     assert_eq!(write(&talk, generate(0, PROMPT, 4)).generation.tokens.len(), 4);
+}
+
+/// What one session finds of the kernels' variants, the next one is told, and need not find.
+#[test]
+fn kernels_are_chosen_once() {
+    let always = Options { tune: Some("always".into()), ..options() };
+    let load_tiny = || Command::Load(load(0, 64));
+    let tables = |kinds: Vec<EventKind>| -> Vec<Tuning> {
+        assert!(matches!(kinds.last(), Some(EventKind::Done)), "{kinds:?}");
+        kinds
+            .into_iter()
+            .filter_map(|kind| if let EventKind::Tuned(found) = kind { Some(found) } else { None })
+            .collect()
+    };
+    let talk = Talk::start(always.clone());
+    let found = tables(talk.ask(load_tiny()));
+    assert_eq!(found.len(), 1);
+    let works = found[0].devices.values().next().unwrap();
+    assert!(works.len() > 5 && works.keys().all(|work| work.starts_with("bf16 ")), "{works:?}");
+    let spoken = write(&talk, generate(0, PROMPT, 8));
+    assert_eq!(tables(talk.ask(load_tiny())), [], "the same device knows");
+    let told = Talk::start(Options { tuning: found[0].clone(), ..always.clone() });
+    assert_eq!(tables(told.ask(load_tiny())), [], "and so does the next session");
+    assert_eq!(write(&told, generate(0, PROMPT, 8)).generation, spoken.generation);
+    let never = Talk::start(Options { tune: Some("never".into()), ..options() });
+    assert_eq!(tables(never.ask(load_tiny())), []);
+    let wrong = Talk::start(Options { tune: Some("often".into()), ..options() });
+    assert!(wrong.failure(load_tiny()).message.contains("auto, always, again or never"));
+    let stopped = Talk::start(always);
+    let job = stopped.session.send(load_tiny());
+    stopped.session.cancel(job);
+    assert!(matches!(stopped.rest(job).last(), Some(EventKind::Cancelled)));
 }

@@ -10,7 +10,7 @@ use tersor_engine::session::{Bench, BenchModel, Command, Report};
 
 use super::{Context, Encoding, out, write};
 use crate::report::bench::{page, ratios, terminal};
-use crate::report::bench_model;
+use crate::report::{bench_model, roofline};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Name what would be measured, and measure nothing
-    #[arg(long, conflicts_with_all = ["html", "compare"])]
+    #[arg(long, conflicts_with_all = ["html", "svg", "compare"])]
     list: bool,
     /// Leave out what takes longer than this many seconds a run on this adapter
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
@@ -29,6 +29,9 @@ pub struct Args {
     /// Also write a page with the roofline
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Also draw the roofline alone
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Also show the times through those of an older report (its --json file)
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
@@ -37,7 +40,7 @@ pub struct Args {
     other_adapter: bool,
     /// Measure this language model end to end instead: prefill and decode by length of the context, time to the first token,
     /// what the host does for a token, memory
-    #[arg(long, conflicts_with_all = ["filter", "list", "html", "compare"])]
+    #[arg(long, conflicts_with_all = ["filter", "list", "html", "svg", "compare"])]
     model: Option<String>,
     #[command(flatten)]
     encoding: Encoding,
@@ -74,6 +77,10 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.write_json(report.as_ref())?;
     if let Some(path) = &args.html {
         write(path, page(found, &super::typed()).as_bytes())?;
+    }
+    if let Some(path) = &args.svg {
+        let drawing = roofline::drawing(&found.findings).context("nothing was measured that could be drawn")?;
+        write(path, drawing.as_bytes())?;
     }
     match &old {
         Some(old) => out::print(format_args!("\n{}", compared(old, found, args.other_adapter)?)),

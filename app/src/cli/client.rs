@@ -9,6 +9,7 @@ use tersor_engine::progress::{Cancel, Cancelled};
 use tersor_engine::session::{Command, Event, EventKind, Options, Report, Session};
 
 use super::bars::Bars;
+use crate::tuning;
 
 /// A session with someone who waits for each command to end.
 pub struct Client {
@@ -21,6 +22,7 @@ pub struct Client {
 impl Client {
     /// Starts the session; `cancel` (Ctrl-C) stops what runs.
     pub fn start(options: Options, cancel: Cancel) -> Result<Self> {
+        let options = Options { tuning: tuning::load(), ..options };
         let (sender, events) = channel();
         let sender = Mutex::new(sender);
         let session = Session::start(options, move |event| {
@@ -58,6 +60,7 @@ impl Client {
                     speaks = true;
                     on_text(&text)?;
                 }
+                EventKind::Tuned(found) => tuning::keep(&found),
                 EventKind::Partial(_) => {}
                 EventKind::Report(found) => report = Some(*found),
                 EventKind::Done => {

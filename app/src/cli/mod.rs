@@ -57,6 +57,10 @@ struct Global {
     /// Bytes of GPU memory to use at most; what the adapter has by default
     #[arg(long, global = true, env = "TERSOR_MEMORY", value_name = "BYTES", help_heading = "Global options")]
     memory: Option<u64>,
+    /// When to time the variants of kernels against one another, so that the fastest are used: auto (once for each kind of layer, on
+    /// GPUs), always (on software adapters too), again (anew) or never. What was found is kept beside the models [default: auto]
+    #[arg(long, global = true, env = "TERSOR_TUNE", value_name = "WHEN", help_heading = "Global options")]
+    tune: Option<String>,
     /// Also write the result to this file, as docs/json-schema.md describes it; - is standard output
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     json: Option<PathBuf>,
@@ -117,7 +121,7 @@ impl Encoding {
 /// What the queries of a prompt see.
 #[derive(Debug, clap::Args)]
 struct Attention {
-    /// Attention over prompts: dense (the default), window:sinks=4,window=1024 or asa:block=64,max=0.5
+    /// Attention over prompts: dense (the default), window:sinks=4,window=1024 or asa:block=64,mass=0.95
     #[arg(long = "attention", value_name = "POLICY")]
     policy: Option<String>,
 }
@@ -210,8 +214,9 @@ struct Context {
 impl Context {
     /// How the engine is to use the GPU.
     fn options(&self) -> Options {
-        let Global { adapter, tier, limits, memory, .. } = &self.global;
-        Options { adapter: adapter.clone(), tier: tier.clone(), limits: limits.clone(), memory: *memory }
+        let Global { adapter, tier, limits, memory, tune, .. } = &self.global;
+        let (adapter, tier, limits, tune) = (adapter.clone(), tier.clone(), limits.clone(), tune.clone());
+        Options { adapter, tier, limits, memory: *memory, tune, ..Options::default() }
     }
 
     /// Starts the engine.
@@ -340,7 +345,7 @@ mod tests {
             "tersor compress m --as q4_k --calibrate f -o f.gguf",
             "tersor eval m --as q4_k --calibrate f",
             "tersor compare m --with q8_0 q4_k nf4:block=64 --prompt p --text f --tokens 8 --html h --json j",
-            "tersor compare m --attention asa:max=0.5 window:window=512",
+            "tersor compare m --attention asa:mass=0.9 window:window=512",
             "tersor run m --prompt hi --attention asa",
             "tersor eval m --attention window:sinks=4,window=256",
             "tersor --adapter llvmpipe eval m --against n --tier portable",

@@ -19,7 +19,7 @@ use super::picture::Finish;
 use super::start::Start;
 use super::state::MOST_BYTES;
 use crate::fetch::{self, Located};
-use crate::manifest;
+use crate::{manifest, tuning};
 
 /// Ids of jobs that are not the session's begin here.
 const OWN_JOBS: u64 = 1 << 40;
@@ -55,7 +55,11 @@ impl NativeClient {
     pub fn start(options: Options, waker: egui::Context) -> std::io::Result<Self> {
         let (outbox, inbox) = channel();
         let (events, wake) = (Mutex::new(outbox.clone()), waker.clone());
+        let options = Options { tuning: tuning::load(), ..options };
         let session = Session::start(options, move |event| {
+            if let EventKind::Tuned(found) = &event.kind {
+                tuning::keep(found);
+            }
             if let Ok(events) = events.lock() {
                 // Nobody receives any more when the window is closed.
                 let _ = events.send(Message::Happening(Happening::Event(event)));

@@ -112,7 +112,15 @@ fn notes(found: &ModelBenchmark) -> Vec<String> {
             fit.r_squared
         )
     });
-    fit.collect()
+    let prefill = found.findings.prefill_fit.iter().map(|fit| {
+        format!(
+            "a prompt takes {} µs a token, and {} ns for each token that a token sees: attention's part (R² {:.3})",
+            significant(fit.us_per_token),
+            significant(fit.ns_per_pair),
+            fit.r_squared
+        )
+    });
+    fit.chain(prefill).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +141,7 @@ mod tests {
             "decode":{"median_us":20000.0,"q1_us":19000.0,"q3_us":21000.0,"samples":48,"runs":1},"decode_tokens_per_second":50.0,
             "dispatches":183,"bytes":96000000,"gb_per_s":4.8,"roof_fraction":0.04}],
         "fit":{"base_us":19000.0,"us_per_position":7.8,"bytes_per_position":46080.0,"r_squared":0.999},
+        "prefill_fit":{"us_per_token":105.2,"ns_per_pair":42.5,"r_squared":0.998},
         "host":{"context":128,"dispatches":183,"record_us":300.0,"submit_us":400.0,"wgpu_us":517.0,"engine_us_per_dispatch":1.0},
         "memory":{"weights":100000000,"kv_cache":5000000,"activations":1000000,"peak":106000000,"limit":null},
         "host_peak_bytes":null,"seconds":60.0}"#;
@@ -150,6 +159,7 @@ mod tests {
             "96.00",
             "46.1 kB",
             "R² 0.999",
+            "105 µs a token, and 42.5 ns for each token",
         ] {
             assert!(shown.contains(part), "{part} is not in:\n{shown}");
         }

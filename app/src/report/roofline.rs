@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use tersor_engine::bench::{Ceilings, Measurement};
+use tersor_engine::bench::{Ceilings, Findings, Measurement};
 
 use super::html::escape;
-use super::plot::{Axis, COLOURS, Scale, WIDTH, number, open, x_of, x_ticks, y_of, y_ticks};
+use super::plot::{Axis, COLOURS, Scale, WIDTH, number, open, standalone, x_of, x_ticks, y_of, y_ticks};
 
 /// Kinds of measurements, in the order of their colours.
 pub const KINDS: [&str; 4] = ["matvec", "matmul", "attention-prefill", "attention-decode"];
@@ -53,6 +53,11 @@ pub fn roofline(ceilings: &Ceilings, measurements: &[Measurement]) -> Option<Str
     }
     svg.push_str("</svg>");
     Some(svg)
+}
+
+/// [`roofline`] as a drawing of its own.
+pub fn drawing(found: &Findings) -> Option<String> {
+    Some(standalone(&roofline(&found.ceilings, &found.measurements)?))
 }
 
 #[cfg(test)]

@@ -113,6 +113,18 @@ pub struct Fit {
     pub r_squared: f64,
 }
 
+/// A parabola through the origin and the times of prompts: attention, which alone is to grow with the square of the prompt's length, and
+/// all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrefillFit {
+    /// Microseconds that a token takes by itself.
+    pub us_per_token: f64,
+    /// Nanoseconds that a pair of a token and one before it takes.
+    pub ns_per_pair: f64,
+    /// Share of the times' variance that the parabola explains.
+    pub r_squared: f64,
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelFindings {
@@ -120,7 +132,7 @@ pub struct ModelFindings {
     pub ceilings: Ceilings,
     /// Seconds to read, pack and upload the weights.
     pub load_seconds: f64,
-    /// Seconds to compile all pipelines and to run each once.
+    /// Seconds to compile all pipelines and to run each once; also to choose among kernels, where that is still to be done.
     pub compile_seconds: f64,
     /// Pipelines.
     pub pipelines: usize,
@@ -128,8 +140,11 @@ pub struct ModelFindings {
     pub weight_bytes: u64,
     /// By length, ascending.
     pub lengths: Vec<AtLength>,
-    /// Of three lengths or more.
+    /// Of decoding, at three lengths or more.
     pub fit: Option<Fit>,
+    /// Of prompts, at three lengths or more.
+    #[serde(default)]
+    pub prefill_fit: Option<PrefillFit>,
     /// At the shortest length.
     pub host: HostCost,
     /// Of the device; the peak since the model was loaded.
@@ -226,6 +241,7 @@ pub async fn run(
     let mut context = Context::new(decoder, longest.saturating_add(tokens))?;
     let compiling = Instant::now();
     let before = gpu.compiled();
+    decoder.tune(context.chunk(), monitor).await?;
     warm_up(decoder, &mut context).await?;
     let compile_seconds = compiling.elapsed().as_secs_f64();
     let pipelines = gpu.compiled() - before;
@@ -294,6 +310,7 @@ pub async fn run(
         pipelines,
         weight_bytes: decoder.weight_bytes(),
         fit: fit(&found),
+        prefill_fit: prefill_fit(&found),
         lengths: found,
         host: host.ok_or(ModelError::EmptyPrompt)?,
         memory,
@@ -320,6 +337,29 @@ fn fit(lengths: &[AtLength]) -> Option<Fit> {
         bytes_per_position: (last.bytes - first.bytes) as f64 / f64::from(last.context - first.context),
         r_squared: if yy > 0.0 { xy * xy / (xx * yy) } else { 1.0 },
     })
+}
+
+/// The least-squares parabola `t = a·n + b·n(n+1)/2` of the prompts' times.
+fn prefill_fit(lengths: &[AtLength]) -> Option<PrefillFit> {
+    if lengths.len() < 3 {
+        return None;
+    }
+    let points = || {
+        lengths.iter().map(|at| {
+            let n = f64::from(at.context);
+            (n, n * (n + 1.0) / 2.0, at.prefill_seconds)
+        })
+    };
+    let sum = |of: &dyn Fn(f64, f64, f64) -> f64| points().map(|(n, pairs, t)| of(n, pairs, t)).sum::<f64>();
+    let (nn, np, pp) = (sum(&|n, _, _| n * n), sum(&|n, p, _| n * p), sum(&|_, p, _| p * p));
+    let (nt, pt) = (sum(&|n, _, t| n * t), sum(&|_, p, t| p * t));
+    let determinant = nn * pp - np * np;
+    let (a, b) = ((nt * pp - pt * np) / determinant, (pt * nn - nt * np) / determinant);
+    let mean = sum(&|_, _, t| t) / lengths.len() as f64;
+    let left = sum(&|n, p, t| (t - a * n - b * p).powi(2));
+    let all = sum(&|_, _, t| (t - mean).powi(2));
+    let r_squared = if all > 0.0 { 1.0 - left / all } else { 1.0 };
+    determinant.is_normal().then_some(PrefillFit { us_per_token: 1e6 * a, ns_per_pair: 1e9 * b, r_squared })
 }
 
 /// The most memory that this process has had on the host.
@@ -355,6 +395,19 @@ mod tests {
         assert!((line.r_squared - 1.0).abs() < 1e-9 && line.bytes_per_position == 8.0, "{line:?}");
         let bent = fit(&[at(100, 150.0), at(200, 100.0), at(300, 150.0)]).unwrap();
         assert!(bent.r_squared < 0.01, "{bent:?}");
+    }
+
+    #[test]
+    fn attention_is_told_from_the_rest_of_a_prompt() {
+        // A token takes 100 µs, a pair of tokens 40 ns.
+        let prompt = |n: u32| {
+            let (tokens, pairs) = (f64::from(n), f64::from(n) * f64::from(n + 1) / 2.0);
+            AtLength { prefill_seconds: 1e-4 * tokens + 4e-8 * pairs, ..at(n, 1.0) }
+        };
+        let found = prefill_fit(&[128, 512, 2048].map(prompt)).unwrap();
+        assert!((found.us_per_token - 100.0).abs() < 1e-6 && (found.ns_per_pair - 40.0).abs() < 1e-6, "{found:?}");
+        assert!((found.r_squared - 1.0).abs() < 1e-9);
+        assert_eq!(prefill_fit(&[128, 512].map(prompt)), None);
     }
 
     #[test]

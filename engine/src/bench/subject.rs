@@ -5,7 +5,7 @@ use crate::codec::{self, CodecRef, Packed, Plane};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::OpsError;
 use crate::ops::attention::{self, Attention};
-use crate::ops::linear::{Decision, Epilogue, Linear, Rows, forward};
+use crate::ops::linear::{self, Decision, Epilogue, Linear, Rows, forward};
 use crate::ops::rope::{KvCache, KvFormat};
 
 /// Bytes that all copies together should have at least: several times the last cache of a GPU, or of a processor.
@@ -33,6 +33,10 @@ impl Subject {
                 for _ in 0..copies_of(gpu, packed.bytes()) {
                     copies.push(Linear::upload(gpu, &packed, codec)?);
                     gpu.flush_writes().await?;
+                }
+                let layers: Vec<&Linear> = copies.iter().collect();
+                if let Some(kind) = layers.first().and_then(|layer| layer.kind()).filter(|_| gpu.tunes()) {
+                    linear::tune_for(gpu, &kind, &layers, *tokens).await?;
                 }
                 Ok(Self::Linear { copies, tokens: *tokens, x, y, packed_bytes: packed.bytes() })
             }

@@ -12,6 +12,7 @@ mod profile;
 mod readback;
 mod recorder;
 mod tape;
+mod tuning;
 
 pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters, chosen};
 pub use buffer::{Buffer, BufferSlice, MemoryReport, Purpose};
@@ -21,6 +22,7 @@ pub use profile::KernelTime;
 pub use recorder::Recorder;
 pub use tape::Tape;
 pub use tersor_shaders::{BindingKind, KernelInfo, OptionValue};
+pub use tuning::{Tune, Tuning};
 
 use buffer::{Accounting, BufferInner};
 use kernel::Kernels;
@@ -30,6 +32,7 @@ use recorder::BindGroups;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tuning::Table;
 
 /// Bytes of one `write_buffer` while uploading: bounds what the browser's heap must hold at once.
 const UPLOAD_CHUNK: usize = 4 << 20;
@@ -44,10 +47,14 @@ pub struct GpuOptions {
     pub limits: LimitsChoice,
     /// Bytes that buffers may take together; `None`: what the adapter says it has.
     pub memory: Option<u64>,
+    /// When variants of kernels are timed against one another.
+    pub tune: Tune,
+    /// What was found by that before.
+    pub tuning: Tuning,
 }
 
 impl GpuOptions {
-    /// Reads `TERSOR_ADAPTER`, `TERSOR_TIER`, `TERSOR_LIMITS` and `TERSOR_MEMORY` (bytes) where they are set.
+    /// Reads `TERSOR_ADAPTER`, `TERSOR_TIER`, `TERSOR_LIMITS`, `TERSOR_MEMORY` (bytes) and `TERSOR_TUNE` where they are set.
     ///
     /// # Errors
     /// [`GpuError::BadSetting`] names the variable and what it takes.
@@ -63,6 +70,8 @@ impl GpuOptions {
             tier: get("TERSOR_TIER").map(|t| Tier::parse(&t)).transpose()?,
             limits: get("TERSOR_LIMITS").map(|l| LimitsChoice::parse(&l)).transpose()?.unwrap_or_default(),
             memory: memory.transpose()?,
+            tune: get("TERSOR_TUNE").map(|t| Tune::parse(&t)).transpose()?.unwrap_or_default(),
+            tuning: Tuning::default(),
         })
     }
 }
@@ -98,6 +107,7 @@ struct Inner {
     fault: Arc<Mutex<Option<GpuError>>>,
     profiling: AtomicBool,
     timelines: Mutex<Vec<Timeline>>,
+    tuning: Mutex<Table>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,7 +176,13 @@ impl Gpu {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
+        // Other kernels, or another driver, and what was found means nothing.
+        let (version, name) = (env!("CARGO_PKG_VERSION"), adapter::name(&info));
+        let place =
+            format!("tersor {version}, {:?} {name}, {} {}, {tier}", info.backend, info.driver, info.driver_info);
+        let tuning = Mutex::new(Table::new(options.tune, options.tuning, place));
         Ok(Self(Arc::new(Inner {
+            tuning,
             limits: device.limits(),
             memory_limit: options.memory.or_else(|| adapter::memory_of(&adapter)),
             device,

@@ -117,6 +117,12 @@ impl Matrices {
         Ok(Self { qkv: single(qkv), o: single(o), gate_up, down: single(down), block })
     }
 
+    /// The matrices.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let attention = self.qkv.linears().chain(self.o.linears());
+        attention.chain(self.gate_up.linears()).chain(self.down.linears())
+    }
+
     /// Bytes on the GPU.
     pub(super) fn bytes(&self) -> u64 {
         let block = self.block.as_ref().map_or(0, |block| block.stream.bytes());

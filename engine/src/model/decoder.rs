@@ -11,6 +11,8 @@
 //! two more. Where somebody watches ([`Observer`]), norms are computed by themselves. A layer whose heads lost dimensions ([`LayerShape`])
 //! has other kernels around attention, and one more dispatch to drop the padding.
 
+use std::collections::BTreeMap;
+
 use super::block::{Matrices, Scratch, table};
 use super::calibrate::{Observer, Site};
 use super::context::{Context, Workspace};
@@ -137,6 +139,30 @@ impl Decoder {
         }
         gpu.flush_writes().await?;
         Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers, blocks: None }, weights))
+    }
+
+    /// Times the variants of the kernels that multiply by these weights, if the device is to be tuned ([`Gpu::tunes`]), and uses the fastest
+    /// from then on: for up to `tokens` at a time. Layers of a kind take turns; what the device's table knows is not timed again.
+    ///
+    /// # Errors
+    /// Cancelled, or what the device refuses.
+    pub async fn tune(&self, tokens: u32, monitor: &Monitor) -> Result<(), ModelError> {
+        if !self.gpu.tunes() {
+            return Ok(());
+        }
+        let mut kinds: BTreeMap<String, Vec<&Linear>> = BTreeMap::new();
+        let layers = self.layers.iter().flat_map(|layer| layer.matrices.linears());
+        for linear in layers.chain([self.head.as_ref().unwrap_or(&self.embed)]) {
+            if let Some(kind) = linear.kind() {
+                kinds.entry(kind).or_default().push(linear);
+            }
+        }
+        let total = kinds.len() as u64;
+        for (done, (kind, layers)) in kinds.iter().enumerate() {
+            monitor.step("choosing kernels", done as u64, total, Unit::Pipelines)?;
+            linear::tune(&self.gpu, kind, layers, tokens).await?;
+        }
+        Ok(())
     }
 
     /// The device.

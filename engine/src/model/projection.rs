@@ -76,6 +76,11 @@ impl Projection {
         Self { parts: vec![Part { first: 0, linear, bias }] }
     }
 
+    /// The matrices.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.parts.iter().map(|part| &part.linear)
+    }
+
     /// Bytes on the GPU.
     pub(super) fn bytes(&self) -> u64 {
         self.parts.iter().map(|p| p.linear.bytes()).sum()
@@ -171,6 +176,15 @@ impl GatedPair {
     fn stacked(gpu: &Gpu, mut packed: Packed, bias: Option<Vec<f32>>, label: &str) -> Result<Self, ModelError> {
         let bias = upload_bias(gpu, &mut packed, bias)?;
         Ok(Self::Stacked { linear: Linear::upload_gated(gpu, &packed, label)?, bias })
+    }
+
+    /// The matrices.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (stacked, apart) = match self {
+            Self::Stacked { linear, .. } => (Some(linear), None),
+            Self::Apart { gate, up } => (None, Some(gate.linears().chain(up.linears()))),
+        };
+        stacked.into_iter().chain(apart.into_iter().flatten())
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -12,12 +12,14 @@ mod forward;
 mod low_rank;
 #[cfg(test)]
 mod tests;
+mod tune;
 
 pub use decision::{Decision, Device, Shape};
 pub use embed::embed;
 pub use expand::expanded;
 pub use expanded::{Filling, Span, Spans, WINDOW};
 pub use forward::{Epilogue, Norm, Residual, forward, forward_with};
+pub use tune::{tune, tune_for};
 
 use self::low_rank::LowRank;
 use super::OpsError;
@@ -26,7 +28,7 @@ use crate::codec::dfloat11::DFloat11;
 use crate::codec::{Codec, CodecRef, Packed, RUN, Sparsity};
 use crate::gpu::{Buffer, Gpu, GpuError, Kernel, OptionValue, Purpose};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Activations `[tokens, …]` inside a buffer of f32: row `t` starts at float `offset + t·stride`.
 ///
@@ -98,6 +100,8 @@ pub struct Linear {
     bytes: u64,
     /// The kernels that were used, so that finding one again puts no options together.
     kernels: Mutex<Vec<(Use, Kernel)>>,
+    /// The variants that were found to be the fastest.
+    tuned: OnceLock<tune::Tuned>,
 }
 
 /// What a layer's kernel is used for; with what is fixed for a layer, its options follow from it.
@@ -181,8 +185,8 @@ impl Linear {
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
         let (codec, sparsity) = (packed.codec.clone(), packed.codec.sparsity(packed.cols));
         let label = label.to_owned();
-        let (low_rank, expanded, kernels) = (None, None, Mutex::default());
-        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank, expanded, bytes, kernels })
+        let (low_rank, expanded, kernels, tuned) = (None, None, Mutex::default(), OnceLock::new());
+        Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank, expanded, bytes, kernels, tuned })
     }
 
     /// The kernel for a use of this layer, looked up once.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Plan;
 use crate::bench::model::ModelPlan;
 use crate::format::Checkpoint;
+use crate::gpu::Tuning;
 
 /// A place in the session that holds one loaded model, chosen by the sender: loading into it replaces what it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,6 +26,11 @@ pub struct Options {
     pub limits: Option<String>,
     /// Bytes that buffers may take together; what the adapter has when `None`.
     pub memory: Option<u64>,
+    /// `auto`, `always`, `again` or `never`: when variants of kernels are timed against one another ([`Tune`](crate::gpu::Tune)); `auto` when
+    /// `None`.
+    pub tune: Option<String>,
+    /// What was found by that before, as [`EventKind::Tuned`](super::EventKind::Tuned) told it.
+    pub tuning: Tuning,
 }
 
 /// Where a model's bytes come from.
@@ -167,7 +173,7 @@ pub struct Load {
     pub calibration: Calibration,
     /// Positions the KV cache has room for; the model's own limit, but at most 4,096, when `None`.
     pub context: Option<u32>,
-    /// What the queries of a prompt see: `dense` (which `None` is), `window:window=1024`, `asa:max=0.5`.
+    /// What the queries of a prompt see: `dense` (which `None` is), `window:window=1024`, `asa:mass=0.95`.
     #[serde(default)]
     pub attention: Option<String>,
 }
@@ -219,7 +225,7 @@ pub struct Attend {
     pub input: Input,
     /// At most this many of its first tokens.
     pub tokens: u32,
-    /// What the queries see: `window:window=1024`, `asa:max=0.5`.
+    /// What the queries see: `window:window=1024`, `asa:mass=0.95`.
     pub attention: String,
     /// The layer, counted from 0.
     pub layer: u32,
@@ -230,7 +236,7 @@ pub struct Attend {
 pub struct Compare {
     /// The model.
     pub source: Source,
-    /// The compressions. A codec may name the attention it is to have, `q4_k@asa:max=0.5`; dense attention where it does not.
+    /// The compressions. A codec may name the attention it is to have, `q4_k@asa:mass=0.95`; dense attention where it does not.
     pub recipes: Vec<Recipe>,
     /// The codec of the original they are compared with: `bf16`, `f16` or `f32`.
     pub dense: String,

@@ -14,7 +14,7 @@ use super::stage::{Prepared, prepare};
 use super::{Command, Options, attend, bench, compare, embed, evaluate, inspect, score};
 use crate::codec::{self, CodecError, Stored};
 use crate::format::Checkpoint;
-use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier};
+use crate::gpu::{self, Gpu, GpuError, GpuOptions, LimitsChoice, Tier, Tune};
 
 pub(super) struct Desk {
     options: Options,
@@ -30,6 +30,11 @@ impl Desk {
     /// Carries out one command. A lost device is forgotten with its models, so that the next command opens another.
     pub(super) async fn execute(&mut self, command: Command, reporter: &Reporter) -> Result<(), Interruption> {
         let result = self.carry_out(command, reporter).await;
+        if let Some(tuning) = self.gpu.as_ref().and_then(Gpu::tuning_found) {
+            // Another device, after this one is lost, is to know it too.
+            self.options.tuning = tuning.clone();
+            reporter.emit(EventKind::Tuned(tuning));
+        }
         if let Err(Interruption::Failed(failure)) = &result
             && failure.device_lost
         {
@@ -97,6 +102,8 @@ impl Desk {
             tier: self.options.tier.as_deref().map(Tier::parse).transpose()?,
             limits: self.options.limits.as_deref().map(LimitsChoice::parse).transpose()?.unwrap_or_default(),
             memory: self.options.memory,
+            tune: self.options.tune.as_deref().map(Tune::parse).transpose()?.unwrap_or_default(),
+            tuning: self.options.tuning.clone(),
         };
         let gpu = Gpu::new(options).await?;
         self.gpu = Some(gpu.clone());

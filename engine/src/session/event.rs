@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 use super::runner::JobId;
+use crate::gpu::Tuning;
 use crate::progress::Progress;
 
 /// Something that happened to a job.
@@ -32,6 +33,8 @@ pub enum EventKind {
     /// What the work has found out so far, of work that takes long; the report of all of it follows, if it is not stopped. Each takes the
     /// place of the one before.
     Partial(Box<Report>),
+    /// Variants of kernels were timed: the table to start the next session with ([`Options::tuning`](super::Options)).
+    Tuned(Tuning),
     /// What the work found out; see [`Report`] for which command gives which.
     Report(Box<Report>),
     /// The job is finished.

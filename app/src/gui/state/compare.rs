@@ -293,7 +293,7 @@ impl State {
             }
             EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
             EventKind::Cancelled => column.phase = Phase::Idle,
-            EventKind::Token { .. } | EventKind::Partial(_) | EventKind::Done => {}
+            EventKind::Token { .. } | EventKind::Partial(_) | EventKind::Tuned(_) | EventKind::Done => {}
         }
         if failed {
             // What was to be written with it has nothing to write with.
@@ -360,7 +360,7 @@ impl State {
                     self.judge(&tokens, client);
                 }
             }
-            EventKind::Partial(_) => {}
+            EventKind::Partial(_) | EventKind::Tuned(_) => {}
             EventKind::Progress(progress) => {
                 if column.pieces.is_empty() {
                     column.phase = Phase::Working(progress);
@@ -402,7 +402,7 @@ impl State {
             }
             EventKind::Failed(failure) => column.phase = Phase::Failed(failure.message),
             EventKind::Cancelled | EventKind::Done => column.phase = Phase::Idle,
-            EventKind::Token { .. } | EventKind::Partial(_) => {}
+            EventKind::Token { .. } | EventKind::Partial(_) | EventKind::Tuned(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use tersor_engine::session::Report;
 
 use super::{Client, Notice, State, Tab};
-use crate::report::{self, plot, roofline};
+use crate::report::{self, roofline};
 
 /// What a report is saved as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +80,7 @@ impl State {
                 report::bench::page(found, &report::shell(words))
             }
             Form::Json => json(&Report::Bench(Box::new(found.clone()))),
-            Form::Svg | Form::Png => {
-                plot::standalone(&roofline::roofline(&found.findings.ceilings, &found.findings.measurements)?)
-            }
+            Form::Svg | Form::Png => roofline::drawing(&found.findings)?,
         };
         Some((name, text))
     }

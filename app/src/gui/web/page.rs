@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use eframe::egui;
-use tersor_engine::session::{Command, EventKind, JobId, Options};
+use tersor_engine::gpu::Tuning;
+use tersor_engine::session::{Command, Event, EventKind, JobId, Options};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{HtmlCanvasElement, HtmlInputElement, MessageEvent};
@@ -80,6 +81,7 @@ impl WebClient {
         let listener = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let text = event.data().as_string().unwrap_or_default();
             let happening = match serde_json::from_str(&text) {
+                Ok(FromWorker::Event(Event { kind: EventKind::Tuned(found), .. })) => return keep_tuning(&found),
                 Ok(FromWorker::Event(event)) => Happening::Event(event),
                 Ok(FromWorker::Stored(models)) => Happening::Stored(models),
                 Err(_) => return,
@@ -110,6 +112,7 @@ impl WebClient {
             _listener: listener,
             _chosen_listener: chosen_listener,
         };
+        let options = Options { tuning: kept_tuning(), ..options };
         client.post(&ToWorker::Start { options, hub }, None);
         Ok(client)
     }
@@ -165,6 +168,23 @@ impl WebClient {
         self.taking.borrow_mut().insert(job, model.clone());
         let list: js_sys::Array = files.iter().collect();
         self.post(&ToWorker::Take(job, model), Some(&list));
+    }
+}
+
+/// Where the browser keeps what was found of kernels' variants. Small, and wanted before the worker starts: no matter for OPFS.
+const TUNING: &str = "tersor.tuning";
+
+fn kept_tuning() -> Tuning {
+    let storage = web_sys::window().and_then(|window| window.local_storage().ok().flatten());
+    let text = storage.and_then(|storage| storage.get_item(TUNING).ok().flatten());
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+fn keep_tuning(found: &Tuning) {
+    let storage = web_sys::window().and_then(|window| window.local_storage().ok().flatten());
+    if let (Some(storage), Ok(text)) = (storage, serde_json::to_string(found)) {
+        // Where it cannot be kept it is found again.
+        let _ = storage.set_item(TUNING, &text);
     }
 }
 

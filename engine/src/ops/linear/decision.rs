@@ -34,7 +34,7 @@ pub struct Shape {
 
 impl Shape {
     /// Columns that do not fill a run of 32: only the variants with guarded loads will do.
-    fn tail(&self) -> bool {
+    pub(super) fn tail(&self) -> bool {
         !self.cols.is_multiple_of(32)
     }
 }
@@ -191,6 +191,15 @@ impl Decision {
             Self::Rowwise { tokens, .. } | Self::Coded { tokens, .. } => tokens,
             Self::Walk | Self::Matvec { .. } => 1,
             Self::Matmul { tile, .. } => tile,
+        }
+    }
+
+    /// Whether it can normalise its input on the way in: one column at a time.
+    pub(super) fn takes_norm(&self) -> bool {
+        match self {
+            Self::Rowwise { tokens, .. } | Self::Coded { tokens, .. } => *tokens == 1,
+            Self::Walk | Self::Matvec { .. } => true,
+            Self::Matmul { .. } => false,
         }
     }
 

@@ -131,6 +131,7 @@ impl Spans<'_> {
             expanded,
             bytes,
             kernels: Default::default(),
+            tuned: Default::default(),
         }
     }
 }

@@ -93,6 +93,14 @@ mod flag {
 impl Linear {
     /// The kernel that [`forward`] runs for this many columns. `norm`: whether it normalises its input.
     pub fn decision(&self, gpu: &Gpu, tokens: u32, norm: bool) -> Decision {
+        match self.tuned(tokens) {
+            Some(found) if !norm || found.takes_norm() => found,
+            _ => self.chosen(gpu, tokens, norm),
+        }
+    }
+
+    /// The kernel that the rule chooses.
+    pub(super) fn chosen(&self, gpu: &Gpu, tokens: u32, norm: bool) -> Decision {
         let shape = Shape { tokens, rows: self.rows(), cols: self.cols(), norm };
         let device = Device::of(gpu);
         self.adapted(match self.codec.coded() {
@@ -102,7 +110,7 @@ impl Linear {
     }
 
     /// What becomes of a decision for weights like these.
-    fn adapted(&self, decision: Decision) -> Decision {
+    pub(super) fn adapted(&self, decision: Decision) -> Decision {
         self.sparsity.map_or(decision, |sparsity| decision.for_sparse(&sparsity, self.cols))
     }
 }
@@ -244,13 +252,7 @@ fn check(d: Decision, linear: &Linear, tokens: u32, x: Rows, y: Rows, epilogue: 
     }
     if let Some(norm) = epilogue.norm {
         check_size("linear", "norm_weight", norm.weight, linear.cols.into())?;
-        if !matches!(
-            d,
-            Decision::Rowwise { tokens: 1, .. }
-                | Decision::Coded { tokens: 1, .. }
-                | Decision::Walk
-                | Decision::Matvec { .. }
-        ) {
+        if !d.takes_norm() {
             return fail(format!("{tokens} tokens: a norm fuses with single columns only"));
         }
     }

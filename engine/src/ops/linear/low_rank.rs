@@ -128,5 +128,6 @@ fn without_weights(
         expanded: None,
         bytes: 0,
         kernels: Default::default(),
+        tuned: Default::default(),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec;
-use crate::gpu::GpuOptions;
+use crate::gpu::{GpuOptions, Tune, Tuning};
 use crate::ops::elementwise::Activation;
 
 fn matrix(recipe: &str, rows: usize, cols: usize) -> Packed {
@@ -134,5 +134,61 @@ fn a_split_table_embeds_every_row() {
             }
         }
         assert!(got[5 * 32..].iter().all(|v| *v == 1.0));
+    });
+}
+
+#[test]
+fn variants_are_timed_once_and_then_remembered() {
+    pollster::block_on(async {
+        let open = |tune, tuning| Gpu::new(GpuOptions { tune, tuning, ..GpuOptions::from_env().unwrap() });
+        let packed = ["q4_0", "f16", "sparse:50%", "entropy:q8_0", "q4_0+svd:rank=8"].map(|r| (r, matrix(r, 96, 64)));
+        let tuned = async |gpu: &Gpu| {
+            let mut found = Vec::new();
+            for (recipe, packed) in &packed {
+                let layers = [0, 1].map(|_| Linear::upload(gpu, packed, recipe).unwrap());
+                let layers = [&layers[0], &layers[1]];
+                let kind = layers[0].kind().unwrap();
+                tune(gpu, &kind, &layers, 20).await.unwrap();
+                for tokens in [1, 2, 4, 9, 20, 64] {
+                    let decision = layers[0].decision(gpu, tokens, false);
+                    assert_eq!(decision, layers[1].decision(gpu, tokens, false));
+                    assert!(layers[0].candidates(gpu, tokens.min(20)).contains(&decision), "{kind} {decision}");
+                    found.push((kind.clone(), tokens, decision));
+                }
+                // A norm needs a variant that takes it, and has one.
+                assert!(layers[0].decision(gpu, 1, true).takes_norm());
+            }
+            found
+        };
+        let gpu = open(Tune::Always, Tuning::default()).await.unwrap();
+        let first = tuned(&gpu).await;
+        let table = gpu.tuning_found().expect("something was timed");
+        assert!(gpu.tuning_found().is_none(), "it was told already");
+        let works = &table.devices.values().next().unwrap();
+        assert!(works.keys().any(|work| work.starts_with("q4_0 96x64 x")), "{works:?}");
+
+        // Another session times nothing: not even where the table says otherwise than it would find.
+        let mut turned = table.clone();
+        let works = turned.devices.values_mut().next().unwrap();
+        let layer = Linear::upload(&gpu, &packed[0].1, "w").unwrap();
+        let other = *layer.candidates(&gpu, 1).iter().find(|d| **d != first[0].2).unwrap();
+        works.insert("q4_0 96x64 x1".to_owned(), other.to_string());
+        let again = open(Tune::Always, turned).await.unwrap();
+        let second = tuned(&again).await;
+        assert!(again.tuning_found().is_none());
+        assert_eq!(second[0].2, other);
+        assert_eq!(second[6..], first[6..]);
+
+        // What cannot be read is timed again, as is everything when that is asked for.
+        let mut spoiled = table.clone();
+        *spoiled.devices.values_mut().next().unwrap().values_mut().next().unwrap() = "linear/magic".to_owned();
+        let gpu = open(Tune::Always, spoiled).await.unwrap();
+        tuned(&gpu).await;
+        assert!(gpu.tuning_found().is_some_and(|found| !format!("{found:?}").contains("magic")));
+        let gpu = open(Tune::Again, table).await.unwrap();
+        tuned(&gpu).await;
+        assert!(gpu.tuning_found().is_some());
+        assert!(!open(Tune::Never, Tuning::default()).await.unwrap().tunes());
+        assert_ne!(open(Tune::Auto, Tuning::default()).await.unwrap().tunes(), gpu.is_cpu());
     });
 }

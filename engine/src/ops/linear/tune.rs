@@ -1,0 +1,205 @@
+//! Which variant of a linear layer's kernel is the fastest here: found by timing them, once for each kind of layer and device.
+//!
+//! In: layers of one kind. Out: each knows the variant to use for every number of columns ([`Linear::decision`]), and the device's
+//! table knows it for the next time ([`crate::gpu::Tuning`]). Variants differ in the order of their sums only, so results differ by
+//! rounding: by no more than what tests allow each of them against the f64 twin. Which precision they compute in is not up for choice.
+
+use std::ops::{Range, RangeInclusive};
+
+use web_time::Instant;
+
+use super::{Decision, Device, Epilogue, Linear, Rows, Shape, binding_limit, forward_with};
+use crate::gpu::{Gpu, Purpose};
+use crate::ops::OpsError;
+use crate::ops::elementwise::Activation;
+
+/// Columns up to which a variant is used, and with how many it is timed.
+const CLASSES: [(u32, u32); 5] = [(1, 1), (4, 4), (16, 16), (64, 64), (u32::MAX, 256)];
+/// The variant of each class.
+pub(super) type Tuned = [Option<Decision>; CLASSES.len()];
+
+/// Samples of each variant, taken in turns: as many as there is time for.
+const SAMPLES: Range<usize> = 3..8;
+/// Seconds for the samples of all variants of one class.
+const PATIENCE: f64 = 0.3;
+/// Seconds that a sample should last.
+const SAMPLE: f64 = 0.002;
+/// Products of a sample at most.
+const RUNS: u32 = 200;
+/// A variant that takes this many times as long as the best is not timed again.
+const HOPELESS: f64 = 2.0;
+/// What a variant must save of the time of the one that the rule chooses, so that noise decides nothing.
+const WORTH: f64 = 0.03;
+/// Bytes of inputs and outputs above which a class is left to the rule (logits of many tokens).
+const MOST_BYTES: u64 = 256 << 20;
+
+fn class_of(tokens: u32) -> usize {
+    CLASSES.iter().position(|(most, _)| tokens <= *most).unwrap_or(CLASSES.len() - 1)
+}
+
+impl Linear {
+    /// The variant that was found for this many columns.
+    pub(super) fn tuned(&self, tokens: u32) -> Option<Decision> {
+        self.tuned.get()?[class_of(tokens)]
+    }
+
+    /// What layers must have in common to share a variant: codec, rows, columns. `None`: there is nothing to choose.
+    pub fn kind(&self) -> Option<String> {
+        if self.expanded.is_some() {
+            return None; // what multiplies is another layer, made on the spot
+        }
+        let options: Vec<String> = self
+            .codec_options()
+            .into_iter()
+            .map(|(name, value)| if name == "CODEC" { value.to_string() } else { format!("{name}={value}") })
+            .collect();
+        let gated = if self.gated { " gated" } else { "" };
+        let low = self.low_rank.as_ref().map_or(String::new(), |low| format!(" rank={}", low.rank));
+        let kept = self.sparsity.map_or(String::new(), |sparsity| format!(" kept={}", sparsity.kept));
+        Some(format!("{} {}x{}{gated}{low}{kept}", options.join(","), self.rows(), self.cols))
+    }
+
+    /// Variants worth timing for this many columns, the rule's own first.
+    pub(super) fn candidates(&self, gpu: &Gpu, tokens: u32) -> Vec<Decision> {
+        let (device, cpu) = (Device::of(gpu), gpu.is_cpu());
+        let shape = Shape { tokens, rows: self.rows(), cols: self.cols, norm: false };
+        let first = self.chosen(gpu, tokens, false);
+        let expands = self.expands(binding_limit(gpu));
+        let mut found = vec![first];
+        let all = match self.codec.coded() {
+            None => Decision::all(device, shape),
+            Some(_) => Decision::all_coded(device, shape)
+                .into_iter()
+                .filter(|decision| expands || matches!(decision, Decision::Coded { .. }))
+                .collect(),
+        };
+        for decision in all {
+            let fits = match decision {
+                Decision::Rowwise { .. } | Decision::Walk => cpu,
+                Decision::Coded { lanes, .. } => (lanes == 1) == cpu,
+                // It reads the whole matrix for every column.
+                Decision::Matvec { .. } => !cpu && tokens <= 16,
+                // As exact as the rule has it.
+                Decision::Matmul { f16, .. } => !cpu && tokens > 1 && f16 == (device.f16 && !shape.tail()),
+            };
+            let decision = self.adapted(decision);
+            if fits && !found.contains(&decision) {
+                found.push(decision);
+            }
+        }
+        found
+    }
+}
+
+/// Gives layers of one [kind](Linear::kind) the variants that are fastest on this device, for up to `most_tokens` columns: out of the
+/// device's table, or by timing. Weights are taken from all of the layers in turns, as a model does.
+///
+/// # Errors
+/// No memory for the inputs and outputs, or an error of the device.
+pub async fn tune(gpu: &Gpu, kind: &str, layers: &[&Linear], most_tokens: u32) -> Result<(), OpsError> {
+    tune_classes(gpu, kind, layers, 0..=class_of(most_tokens), most_tokens).await
+}
+
+/// [`tune`] for this many columns only.
+///
+/// # Errors
+/// As [`tune`].
+pub async fn tune_for(gpu: &Gpu, kind: &str, layers: &[&Linear], tokens: u32) -> Result<(), OpsError> {
+    tune_classes(gpu, kind, layers, class_of(tokens)..=class_of(tokens), u32::MAX).await
+}
+
+async fn tune_classes(
+    gpu: &Gpu,
+    kind: &str,
+    layers: &[&Linear],
+    classes: RangeInclusive<usize>,
+    most_tokens: u32,
+) -> Result<(), OpsError> {
+    let Some(one) = layers.first() else { return Ok(()) };
+    let mut tuned = Tuned::default();
+    for class in classes {
+        let measured = CLASSES[class].1;
+        let tokens = measured.min(most_tokens);
+        let candidates = one.candidates(gpu, tokens);
+        if candidates.len() < 2 {
+            continue;
+        }
+        let work = format!("{kind} x{measured}");
+        let known = gpu.tuned(&work).and_then(|variant| candidates.iter().find(|c| c.to_string() == variant));
+        if let Some(known) = known {
+            tuned[class] = Some(*known);
+            continue;
+        }
+        let bytes = 4 * u64::from(tokens) * (u64::from(one.cols) + u64::from(one.outputs));
+        if bytes > MOST_BYTES {
+            continue;
+        }
+        let best = fastest(gpu, layers, tokens, &candidates).await?;
+        gpu.note_tuned(&work, &best.to_string());
+        tuned[class] = Some(best);
+    }
+    for layer in layers {
+        // Whoever was first is right.
+        let _ = layer.tuned.set(tuned);
+    }
+    Ok(())
+}
+
+/// The fastest of several variants; the first, unless another one is faster by more than noise.
+async fn fastest(gpu: &Gpu, layers: &[&Linear], tokens: u32, candidates: &[Decision]) -> Result<Decision, OpsError> {
+    let (cols, outputs) = (layers[0].cols, layers[0].outputs);
+    let values: Vec<f32> = (0..tokens * cols).map(|i| ((i * 37 + 11) % 64) as f32 / 64.0 - 0.5).collect();
+    let x = gpu.upload("tuning x", &values, Purpose::Activations)?;
+    let y = gpu.storage("tuning y", 4 * u64::from(tokens) * u64::from(outputs), Purpose::Activations)?;
+    let mut turn = 0;
+    let mut runs = vec![1; candidates.len()];
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
+    let mut hopeless = vec![false; candidates.len()];
+    let mut begun = Instant::now();
+    // The first round compiles, the second says how long a run takes.
+    for round in 0..SAMPLES.end + 2 {
+        if round == 2 {
+            begun = Instant::now();
+        }
+        if round >= SAMPLES.start + 2 && begun.elapsed().as_secs_f64() > PATIENCE {
+            break;
+        }
+        for (i, decision) in candidates.iter().enumerate() {
+            if hopeless[i] {
+                continue;
+            }
+            let start = Instant::now();
+            let mut rec = gpu.record();
+            for _ in 0..runs[i] {
+                let layer = layers[turn % layers.len()];
+                turn += 1;
+                let epilogue = Epilogue { activation: layer.gated.then_some(Activation::Silu), ..Epilogue::default() };
+                let (x, y) = (Rows::new(&x, cols), Rows::new(&y, outputs));
+                forward_with(&mut rec, *decision, layer, tokens, x, y, &epilogue)?;
+            }
+            rec.submit()?;
+            gpu.idle().await?;
+            let seconds = start.elapsed().as_secs_f64() / f64::from(runs[i]);
+            match round {
+                0 => {}
+                1 => runs[i] = ((SAMPLE / seconds.max(1e-9)).ceil() as u32).clamp(1, RUNS),
+                _ => times[i].push(seconds),
+            }
+        }
+        if round >= 2 {
+            let best = times.iter().filter_map(|t| t.last()).copied().fold(f64::INFINITY, f64::min);
+            for (out, times) in hopeless.iter_mut().zip(&times) {
+                *out |= times.last().is_some_and(|t| *t > HOPELESS * best);
+            }
+        }
+    }
+    let median = |times: &Vec<f64>| {
+        let mut times = times.clone();
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY)
+    };
+    let medians: Vec<f64> =
+        times.iter().zip(&hopeless).map(|(t, out)| if *out { f64::INFINITY } else { median(t) }).collect();
+    let best = (0..candidates.len()).min_by(|a, b| medians[*a].total_cmp(&medians[*b])).unwrap_or(0);
+    Ok(if medians[best] < (1.0 - WORTH) * medians[0] { candidates[best] } else { candidates[0] })
+}

@@ -8,7 +8,7 @@ use crate::{screen, test, vulkan, web};
 const HELP: &str = "\
 usage: cargo xtask screenshots [--native]
 
-Writes docs/screenshots/*.png: every page of the app in a window, and the Compare page in a browser (not with --native).
+Writes docs/screenshots/*.png: every page of the app, in a window and in a browser (not with --native).
 ";
 
 /// Reads the arguments.
@@ -32,7 +32,9 @@ pub fn main(args: Vec<String>) -> Result<()> {
     run(screen.show_on(test.env("TERSOR_SCREENSHOTS", &folder)))?;
     if !native {
         let page = web::build(web::Profile::Quick)?;
-        run(test::in_browser(&page)?.args(["--skip", "kernel"]).env("TERSOR_SCREENSHOTS", &folder))?;
+        // The tests that keep pictures on their way.
+        let keeping = ["pictures_for_documents", "tiny_writes", "smollm2_is_opened", "a_report_is_laid"];
+        run(test::in_browser(&page)?.args(keeping).env("TERSOR_SCREENSHOTS", &folder))?;
     }
     Ok(())
 }

@@ -55,9 +55,21 @@ pub fn roofline(ceilings: &Ceilings, measurements: &[Measurement]) -> Option<Str
     Some(svg)
 }
 
-/// [`roofline`] as a drawing of its own.
+/// [`roofline`] as a drawing of its own, which says itself what the colours are.
 pub fn drawing(found: &Findings) -> Option<String> {
-    Some(standalone(&roofline(&found.ceilings, &found.measurements)?))
+    let mut svg = roofline(&found.ceilings, &found.measurements)?;
+    svg.truncate(svg.len() - "</svg>".len());
+    let mut x = 140.0;
+    for (i, name) in KINDS.iter().enumerate().filter(|(i, _)| found.measurements.iter().any(|m| kind(m) == *i)) {
+        let _ = write!(
+            svg,
+            "<circle class=\"c{i}\" cx=\"{x:.1}\" cy=\"14\" r=\"4\"/><text class=\"tick\" x=\"{:.1}\" y=\"18\">{name}</text>",
+            x + 8.0
+        );
+        x += 24.0 + 5.5 * name.len() as f64;
+    }
+    svg.push_str("</svg>");
+    Some(standalone(&svg))
 }
 
 #[cfg(test)]
@@ -88,5 +100,9 @@ mod tests {
             assert!(y >= roof - 0.2, "{x}, {y} is above {roof}");
         }
         assert!(roofline(&found.ceilings, &[]).is_none());
+        // By itself it names the colours that it has.
+        let alone = drawing(&found).unwrap();
+        assert_eq!(alone.matches("</svg>").count(), 1);
+        assert!(alone.contains(">matmul</text>") && !alone.contains(">attention-decode</text>"), "{alone}");
     }
 }

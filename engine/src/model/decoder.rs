@@ -162,6 +162,8 @@ impl Decoder {
             monitor.step("choosing kernels", done as u64, total, Unit::Pipelines)?;
             linear::tune(&self.gpu, kind, layers, tokens).await?;
         }
+        // What was needed to try is not what the model needs.
+        self.gpu.reset_peak();
         Ok(())
     }
 

@@ -5,8 +5,7 @@
 //! ggml-webgpu's own WGSL runs in this process; web-rwkv and burn (`benches/peers`, projects of their own, which are built on the spot)
 //! in others that wait meanwhile. A sample is some products in one submission, from handing them in to their end. In each turn
 //! every contender gives one, in an order that rotates; ratios are taken within a turn, and medians over the turns. Before that every
-//! result is held against the product in f64: a kernel that computes something else is an error. A peer that cannot be had is named
-//! with the reason. `TERSOR_ADAPTER` chooses the adapter.
+//! result is held against the product in f64. A peer that cannot be had, fails, or computes something else is named with the reason. `TERSOR_ADAPTER` chooses the adapter.
 
 mod ggml;
 mod ours;
@@ -117,6 +116,17 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
+/// How far a contender's product is off, and how many of them make a sample.
+fn ready(contender: &mut dyn Contender, exact: &[f64], tolerance: f64) -> Result<(f64, u32), Error> {
+    let error = distance(&contender.result()?, exact);
+    if error.is_nan() || error > tolerance {
+        return Err(format!("its product is off by {error} of its norm").into());
+    }
+    contender.run(1)?;
+    let count = (SAMPLE / contender.run(1)?).ceil().clamp(1.0, 200.0) as u32;
+    Ok((error, count))
+}
+
 fn main() -> Result<(), Error> {
     let args = args()?;
     let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env()?))?;
@@ -137,36 +147,33 @@ fn main() -> Result<(), Error> {
         let (exact, tolerance) = if recipe == "q4_1" { (&quantized, 1e-4) } else { (&exact, 0.15) };
         found.push((Box::new(ours::Ours::new(&gpu, &problem, recipe)?), recipe, exact, tolerance));
     }
+    let ours = found.len();
     match ggml::Ggml::new(&problem, &q4_1, &adapter, &work) {
         Ok(peer) => found.push((Box::new(peer), "q4_1", &quantized, 1e-4)),
-        Err(error) => missing.push(("ggml-webgpu", error.to_string())),
+        Err(error) => missing.push(("ggml-webgpu".to_owned(), error.to_string())),
     }
-    // Each with its kernels: name, what of ours is like it, tolerance.
+    // Engine, project, kernel, what of ours is like it, tolerance. A process each: one that fails takes no other with it.
     let others = [
-        ("web_rwkv", "web-rwkv", [("int8", "q8_0", 0.02), ("nf4", "nf4", 0.15)]),
-        ("burn", "burn", [("q8", "q8_0", 0.02), ("q4", "q4_1", 0.15)]),
+        ("web-rwkv", "web_rwkv", "int8", "q8_0", 0.02),
+        ("web-rwkv", "web_rwkv", "nf4", "nf4", 0.15),
+        ("burn", "burn", "q8", "q8_0", 0.02),
+        ("burn", "burn", "q4", "q4_1", 0.15),
     ];
-    for (project, engine, kernels) in others {
+    for (engine, project, kernel, like, tolerance) in others {
         match process::start(project, &problem, &adapter, &work) {
-            Ok(peer) => {
-                for (kernel, like, tolerance) in kernels {
-                    found.push((Box::new(process::Kernel::new(&peer, engine, kernel)), like, &exact, tolerance));
-                }
-            }
-            Err(error) => missing.push((engine, error.to_string())),
+            Ok(peer) => found.push((Box::new(process::Kernel::new(peer, engine, kernel)), like, &exact, tolerance)),
+            Err(error) => missing.push((format!("{engine} {kernel}"), error.to_string())),
         }
     }
-    missing.push(("candle", "it has no backend for WebGPU".to_owned()));
+    missing.push(("candle".to_owned(), "it has no backend for WebGPU".to_owned()));
 
     let mut entries = Vec::new();
-    for (mut contender, like, exact, tolerance) in found {
-        let error = distance(&contender.result()?, exact);
-        if error.is_nan() || error > tolerance {
-            return Err(format!("{}: its product is off by {error} of its norm", contender.name()).into());
+    for (i, (mut contender, like, exact, tolerance)) in found.into_iter().enumerate() {
+        match ready(&mut *contender, exact, tolerance) {
+            Ok((error, count)) => entries.push(Entry { contender, like, error, count, times: Vec::new() }),
+            Err(error) if i < ours => return Err(format!("{}: {error}", contender.name()).into()),
+            Err(error) => missing.push((contender.name(), error.to_string())),
         }
-        contender.run(1)?;
-        let count = (SAMPLE / contender.run(1)?).ceil().clamp(1.0, 200.0) as u32;
-        entries.push(Entry { contender, like, error, count, times: Vec::new() });
     }
     for turn in 0..args.turns as usize {
         for i in 0..entries.len() {
@@ -184,7 +191,7 @@ fn ratio(entry: &Entry, to: &Entry) -> f64 {
     median(&entry.times.iter().zip(&to.times).map(|(a, b)| a / b).collect::<Vec<_>>())
 }
 
-fn report(args: &Args, gpu: &Gpu, entries: &[Entry], missing: &[(&str, String)]) -> Result<(), Error> {
+fn report(args: &Args, gpu: &Gpu, entries: &[Entry], missing: &[(String, String)]) -> Result<(), Error> {
     let q4_1 = &entries[0];
     // The first ones are tersor's.
     let own = |like: &str| entries.iter().find(|entry| entry.like == like).unwrap_or(q4_1);

@@ -1,10 +1,8 @@
 //! Peers that are programs of their own (`benches/peers/*/src/main.rs` say how they are spoken to): they wait while others run.
 
-use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::rc::Rc;
 
 use super::{Contender, Error, Problem};
 
@@ -18,7 +16,7 @@ pub struct Peer {
 }
 
 /// Builds a project of `benches/peers` and starts it on the problem.
-pub fn start(project: &str, problem: &Problem, adapter: &str, work: &Path) -> Result<Rc<RefCell<Peer>>, Error> {
+pub fn start(project: &str, problem: &Problem, adapter: &str, work: &Path) -> Result<Peer, Error> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(project).join("Cargo.toml");
     let target = work.join(project);
     let mut build = Command::new("cargo");
@@ -46,7 +44,7 @@ pub fn start(project: &str, problem: &Problem, adapter: &str, work: &Path) -> Re
     let version = version(&manifest, &project.replace('_', "-"));
     let mut peer = Peer { child, input, output, folder, version };
     match peer.line()?.as_str() {
-        "ready" => Ok(Rc::new(RefCell::new(peer))),
+        "ready" => Ok(peer),
         other => Err(format!("it said {other:?} instead of ready").into()),
     }
 }
@@ -84,16 +82,16 @@ impl Drop for Peer {
     }
 }
 
-/// One of a peer's kernels.
+/// A peer with one of its kernels.
 pub struct Kernel {
-    peer: Rc<RefCell<Peer>>,
+    peer: Peer,
     engine: &'static str,
     kernel: &'static str,
 }
 
 impl Kernel {
-    pub fn new(peer: &Rc<RefCell<Peer>>, engine: &'static str, kernel: &'static str) -> Self {
-        Self { peer: peer.clone(), engine, kernel }
+    pub fn new(peer: Peer, engine: &'static str, kernel: &'static str) -> Self {
+        Self { peer, engine, kernel }
     }
 }
 
@@ -103,17 +101,16 @@ impl Contender for Kernel {
     }
 
     fn version(&self) -> String {
-        self.peer.borrow().version.clone()
+        self.peer.version.clone()
     }
 
     fn run(&mut self, count: u32) -> Result<f64, Error> {
-        Ok(self.peer.borrow_mut().ask(&format!("run {} {count}", self.kernel))?.parse()?)
+        Ok(self.peer.ask(&format!("run {} {count}", self.kernel))?.parse()?)
     }
 
     fn result(&mut self) -> Result<Vec<f32>, Error> {
-        let mut peer = self.peer.borrow_mut();
-        peer.ask(&format!("result {}", self.kernel))?;
-        let bytes = std::fs::read(peer.folder.join("y.f32"))?;
+        self.peer.ask(&format!("result {}", self.kernel))?;
+        let bytes = std::fs::read(self.peer.folder.join("y.f32"))?;
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 }

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use web_time::Instant;
 
 use super::{Decision, Device, Epilogue, Linear, Rows, Shape, binding_limit, forward_with};
-use crate::gpu::{Gpu, Purpose};
+use crate::gpu::{Gpu, GpuError, Purpose};
 use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
 
@@ -94,8 +94,10 @@ impl Linear {
 /// Gives layers of one [kind](Linear::kind) the variants that are fastest on this device, for up to `most_tokens` columns: out of the
 /// device's table, or by timing. Weights are taken from all of the layers in turns, as a model does.
 ///
+/// Where there is no room for inputs and outputs to try with, the rule stays.
+///
 /// # Errors
-/// No memory for the inputs and outputs, or an error of the device.
+/// An error of the device.
 pub async fn tune(gpu: &Gpu, kind: &str, layers: &[&Linear], most_tokens: u32) -> Result<(), OpsError> {
     tune_classes(gpu, kind, layers, 0..=class_of(most_tokens), most_tokens).await
 }
@@ -134,7 +136,12 @@ async fn tune_classes(
         if bytes > MOST_BYTES {
             continue;
         }
-        let best = fastest(gpu, layers, tokens, &candidates).await?;
+        let best = match fastest(gpu, layers, tokens, &candidates).await {
+            Ok(best) => best,
+            // No room to try is no reason to fail.
+            Err(OpsError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. })) => continue,
+            Err(error) => return Err(error),
+        };
         gpu.note_tuned(&work, &best.to_string());
         tuned[class] = Some(best);
     }

@@ -56,11 +56,11 @@ where
     rows(planes, &work)
 }
 
+/// What is done with a row.
+type RowWork<'a, const PLANES: usize, E> = dyn Fn(usize, [&mut [u32]; PLANES]) -> Result<(), E> + Sync + 'a;
+
 /// [`for_each_row`], behind a pointer like [`pieces`].
-fn rows<const PLANES: usize, E: Send>(
-    planes: &mut [Plane; PLANES],
-    work: &(dyn Fn(usize, [&mut [u32]; PLANES]) -> Result<(), E> + Sync),
-) -> Result<(), E> {
+fn rows<const PLANES: usize, E: Send>(planes: &mut [Plane; PLANES], work: &RowWork<'_, PLANES, E>) -> Result<(), E> {
     let mut chunks = planes.each_mut().map(|plane| plane.data.chunks_mut((plane.row_words as usize).max(1)));
     let count = chunks.iter().map(ExactSizeIterator::len).min().unwrap_or(0);
     let rows: Vec<[&mut [u32]; PLANES]> =

@@ -101,7 +101,7 @@ pub struct Linear {
     /// The kernels that were used, so that finding one again puts no options together.
     kernels: Mutex<Vec<(Use, Kernel)>>,
     /// The variants that were found to be the fastest.
-    tuned: OnceLock<tune::Tuned>,
+    tuned: OnceLock<Box<tune::Tuned>>,
 }
 
 /// What a layer's kernel is used for; with what is fixed for a layer, its options follow from it.

@@ -147,7 +147,7 @@ async fn tune_classes(
     }
     for layer in layers {
         // Whoever was first is right.
-        let _ = layer.tuned.set(tuned);
+        let _ = layer.tuned.set(Box::new(tuned));
     }
     Ok(())
 }

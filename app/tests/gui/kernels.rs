@@ -80,6 +80,24 @@ fn measuring_kernels_can_be_stopped_and_what_was_measured_stays() {
 }
 
 #[test]
+fn what_is_measured_by_and_by_is_drawn_like_all_at_once() {
+    let (mut at_once, _) = desk(Start { tab: Some(Tab::Kernels), run: true, ..Start::default() });
+    let all = at_once.app().state.kernels.found.clone().unwrap();
+    let (mut by_and_by, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
+    record.borrow_mut().silent = true;
+    by_and_by.act(Action::Bench);
+    let job = JobId(record.borrow().sent.len() as u64);
+    let mut none = all.clone();
+    none.findings.measurements.clear();
+    let report = |found| Box::new(Report::Bench(Box::new(found)));
+    for kind in [EventKind::Partial(report(none)), EventKind::Report(report(all)), EventKind::Done] {
+        record.borrow_mut().queue.push_back(Happening::Event(Event { job, kind }));
+        by_and_by.harness.run();
+    }
+    assert!(at_once.harness.render().unwrap() == by_and_by.harness.render().unwrap());
+}
+
+#[test]
 fn a_device_lost_while_measuring_is_measured_again_in_one_click() {
     let (mut screen, record) = desk(Start { tab: Some(Tab::Kernels), ..Start::default() });
     record.borrow_mut().silent = true;

@@ -1,7 +1,7 @@
 //! The device's ceilings, and how much of them each kernel gets: a table, and the roofline.
 
 use eframe::egui::{self, Align2, RichText, Ui, vec2};
-use egui_plot::{HoverPosition, Line, PlotPoint, PlotPoints, Points, Text};
+use egui_plot::{HoverPosition, Line, PlotBounds, PlotPoint, PlotPoints, Points, Text};
 use tersor_engine::bench::{Bound, Clock, Measurement};
 use tersor_engine::session::report::Benchmark;
 
@@ -226,6 +226,8 @@ fn roofline(ui: &mut Ui, found: &Benchmark) {
             _ => None,
         });
     let shown = plot.show(ui, |plot| {
+        // The defaults are the first picture's; measurements that come later need others.
+        plot.set_plot_bounds(PlotBounds::from_min_max([left, low], [right, high]));
         plot.line(Line::new("", PlotPoints::from(roof)).color(p.dim).width(1.5));
         let words = |text: String| RichText::new(text).size(12.5);
         let at = PlotPoint::new(right - 0.05, peak.log10() + 0.05);

@@ -30,7 +30,7 @@ const RUNS: u32 = 200;
 const HOPELESS: f64 = 2.0;
 /// What a variant must save of the time of the one that the rule chooses, so that noise decides nothing.
 const WORTH: f64 = 0.03;
-/// Bytes of inputs and outputs above which a class is left to the rule (logits of many tokens).
+/// Bytes of inputs and outputs above which a class is left to the rule.
 const MOST_BYTES: u64 = 256 << 20;
 
 fn class_of(tokens: u32) -> usize {
@@ -133,7 +133,9 @@ async fn tune_classes(
             continue;
         }
         let bytes = 4 * u64::from(tokens) * (u64::from(one.cols) + u64::from(one.outputs));
-        if bytes > MOST_BYTES {
+        // Logits of many tokens, which nobody waits for.
+        let operations = 2 * one.multiplications() * u64::from(tokens);
+        if bytes > MOST_BYTES || operations > gpu.flops_per_submission() {
             continue;
         }
         let best = match fastest(gpu, layers, tokens, &candidates).await {

@@ -94,7 +94,9 @@ fn what_is_measured_by_and_by_is_drawn_like_all_at_once() {
         record.borrow_mut().queue.push_back(Happening::Event(Event { job, kind }));
         by_and_by.harness.run();
     }
-    assert!(at_once.harness.render().unwrap() == by_and_by.harness.render().unwrap());
+    let [one, other] = [&mut at_once, &mut by_and_by].map(|screen| screen.harness.render().unwrap());
+    // But for what rounding does to a pixel here and there.
+    assert!(one.as_raw().iter().zip(other.as_raw()).all(|(a, b)| a.abs_diff(*b) <= 4), "another picture");
 }
 
 #[test]
@@ -135,7 +137,8 @@ fn kernels_are_saved_and_what_cannot_be_saved_is_said() {
     let names = |found: &Benchmark| found.findings.measurements.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
     let shown = screen.app().state.kernels.found.clone().unwrap();
     assert_eq!((names(&found), &found.plan, &found.device), (names(&shown), &shown.plan, &shown.device));
-    assert_eq!(svg.matches("<circle").count(), found.findings.measurements.len());
+    // A circle with a title for each; those of the key have none.
+    assert_eq!(svg.matches("</circle>").count(), found.findings.measurements.len());
     let why = "there is no room".to_owned();
     record.borrow_mut().queue.push_back(Happening::NotSaved(why.clone()));
     screen.harness.run();

@@ -207,7 +207,10 @@ fn device(ui: &mut Ui, state: &State) {
     };
     card(ui, |ui| {
         ui.label(RichText::new(super::parts::short_name(&adapter.name)).size(17.0));
-        small(ui, format!("{} · {}", adapter.backend, driver(&adapter.name, &adapter.driver)));
+        // Browsers do not tell the driver.
+        let driver = driver(&adapter.name, &adapter.driver);
+        let dot = if driver.is_empty() { "" } else { " · " };
+        small(ui, format!("{}{dot}{driver}", adapter.backend));
         ui.add_space(4.0);
         for (name, value) in plain_words(adapter) {
             row(ui, name, &value);

@@ -270,7 +270,7 @@ impl Linear {
 
     /// The options that name this layer's codec.
     fn codec_options(&self) -> Vec<(&'static str, OptionValue)> {
-        options_of(&*self.codec, self.sparsity.is_some())
+        options_of(&*self.codec, self.sparsity.as_ref())
     }
 }
 
@@ -280,10 +280,17 @@ pub fn shares_columns(codec: &CodecRef) -> bool {
 }
 
 /// The options that name a codec.
-fn options_of(codec: &dyn Codec, sparse: bool) -> Vec<(&'static str, OptionValue)> {
+fn options_of(codec: &dyn Codec, sparsity: Option<&Sparsity>) -> Vec<(&'static str, OptionValue)> {
     let mut options = vec![("CODEC", OptionValue::from(codec.module()))];
-    if sparse {
+    if let Some(sparsity) = sparsity {
         options.push(("SPARSE", OptionValue::from(true)));
+        // `MASK` of linear/sparse.wgsl.
+        let mask: u32 = match sparsity {
+            Sparsity { block_rows: 1.., .. } => 2,
+            Sparsity { per_octet: 4, .. } => 1,
+            _ => 0,
+        };
+        options.push(("MASK", mask.into()));
     }
     options.extend(codec.defines().into_iter().map(|(name, value)| (name, value.into())));
     options

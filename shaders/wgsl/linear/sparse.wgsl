@@ -7,6 +7,7 @@
 //  - bits, a fixed number for every eight columns (2:4 is 4 of 8): a line is a row, a bit a weight.
 //  - blocks of 16 or 32 rows and columns: a line is a row of blocks. A word a run: for either half of it 0, or 1 + the half run of the
 //    kept row where it is. Then a word for every run of the kept row: the half runs of W that its halves are.
+// Which of them is a constant of the pipeline: software adapters take both sides of a branch, and pay for the loads of all three.
 // Layouts: engine/src/codec/sparse.rs. Ranks and places are clamped, so that no mask reads outside the kept row.
 // A kept octet is decoded as a whole and its weights spread by selects: no load depends on a single bit.
 
@@ -14,11 +15,16 @@
 //:skip SPARSE && CODEC != bf16 && CODEC != f16 && CODEC != f32 && CODEC != q8_0 && CODEC != q5_1 && CODEC != q5_0 && CODEC != q4_1 && CODEC != q4_0 && CODEC != q6_k && CODEC != q5_k && CODEC != q4_k && CODEC != q3_k && CODEC != q2_k && CODEC != iq4_nl && CODEC != uniform
 //:import shared/oct
 
+const ANY_BITS = 0u;
+const FOUR_BITS = 1u; // of eight columns
+const BLOCKS = 2u;
+override MASK: u32 = ANY_BITS;
+
 // [lines, p.sparse.x] u32
 @group(0) @binding(8) var<storage, read> sparse_mask: array<u32>;
 
 fn in_blocks() -> bool {
-    return p.sparse.w > 0u;
+    return MASK == BLOCKS;
 }
 
 // The line of a row of blocks.
@@ -120,7 +126,7 @@ fn sparse_oct(row: u32, o: u32, k: Kept) -> Oct {
     if (byte == 0u) {
         return Oct();
     }
-    if (p.sparse.z == 4u) {
+    if (MASK == FOUR_BITS) {
         let half = k.rank / 4u + o;
         let w = kept_oct(row, half / 2u);
         return spread_four(select(w.a, w.b, (half & 1u) != 0u), byte);
@@ -170,7 +176,7 @@ fn stream_oct(s: ptr<function, Stream>, row: u32, step: u32, o: u32) -> Oct {
         return codec_oct(row, step, p.sparse.y, o, codec_scale(row, step, p.sparse.y));
     }
     let byte = ((*s).mask >> (8u * o)) & 0xffu;
-    if (p.sparse.z == 4u) {
+    if (MASK == FOUR_BITS) {
         // `o` is a constant where this is called: every other octet loads.
         if ((o & 1u) == 0u) {
             (*s).low = kept_oct(row, 2u * step + o / 2u);

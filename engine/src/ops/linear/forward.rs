@@ -307,7 +307,7 @@ fn dispatch(
     let norm = epilogue.norm.is_some();
     let kernel = linear.kernel(Use::Product { decision, norm, alone, expanded: weights.expanded }, || {
         let (name, mut options) = kernel_of(decision, norm, linear.has_tail() && !alone);
-        options.extend(options_of(weights.codec, linear.sparsity.is_some()));
+        options.extend(options_of(weights.codec, linear.sparsity.as_ref()));
         gpu.kernel(name, &options)
     })?;
 

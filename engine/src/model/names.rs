@@ -162,9 +162,38 @@ impl Naming {
     }
 }
 
+/// What the weight called `name` is in a decoder's layer, if it is one of its matrices. In GGUF one name is given to [`Role::Up`] and
+/// [`Role::GateUp`]; it is taken for the former.
+pub fn matrix_of_a_decoder(name: &str) -> Option<Role> {
+    let stem = name.strip_suffix(".weight")?;
+    let (before, layer) = ["blk.", "layers."].into_iter().find_map(|start| stem.split_once(start))?;
+    let layer: u32 = layer.split_once('.')?.0.parse().ok()?;
+    let schemes = [Naming::Gguf { encoder: false }, Naming::HuggingFace { prefix: before.into(), post_norms: false }];
+    let roles =
+        [Role::Q, Role::K, Role::V, Role::Qkv, Role::O, Role::Gate, Role::Up, Role::GateUp, Role::Down].into_iter();
+    roles.into_iter().find(|role| schemes.iter().any(|scheme| scheme.stem(*role, layer).as_deref() == Some(stem)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn matrices_are_known_by_their_names() {
+        for (name, role) in [
+            ("blk.12.attn_k.weight", Some(Role::K)),
+            ("blk.0.ffn_up.weight", Some(Role::Up)),
+            ("model.layers.3.mlp.gate_up_proj.weight", Some(Role::GateUp)),
+            ("language_model.model.layers.0.self_attn.o_proj.weight", Some(Role::O)),
+            ("blk.0.attn_norm.weight", None),
+            ("blk.x.attn_k.weight", None),
+            ("model.layers.3.mlp.down_proj.bias", None),
+            ("encoder.layer.3.output.dense.weight", None),
+            ("token_embd.weight", None),
+        ] {
+            assert_eq!(matrix_of_a_decoder(name), role, "{name}");
+        }
+    }
 
     #[test]
     fn one_norm_has_two_names_and_one_name_two_norms() {

@@ -4,12 +4,14 @@ use super::Recipe;
 use super::desk::read_recipe;
 use super::report::{Fallback, TensorRow, Weights};
 use crate::codec::{CodecError, parse};
+use crate::model::shrink::planned;
 
 /// What the matrices of a language model will take on the GPU when it is loaded with `recipe`, `None` being as they are stored.
 ///
 /// `tensors`: of an [inspection](report::Inspection). `rotated`: whether a rotation comes first, which gives a model with tied
 /// embeddings an output projection of its own. Codecs whose planes are of variable length are counted with about the most that
-/// they take, and a stage that takes heads and channels away as if it took none: only the model's own numbers say how many. The errors of tensors are not known before they are encoded, so that list is empty.
+/// they take; of a stage that takes heads and channels away [`planned`] says about how many. The errors of tensors are not known before they
+/// are encoded, so that list is empty.
 ///
 /// # Errors
 /// A recipe that cannot be read.
@@ -26,6 +28,10 @@ pub fn plan(tensors: &[TensorRow], recipe: Option<&Recipe>, rotated: bool) -> Re
     for (tensor, table) in rows {
         let shape = [tensor.shape[0], tensor.shape[1]].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let stored = || if rotated { parse("f32") } else { parse(&tensor.dtype) };
+        let shape = match recipe.as_ref().and_then(|recipe| recipe.shrink()) {
+            Some(stage) => planned(stage, &tensor.name, shape),
+            None => shape,
+        };
         let (codec, asked) = match &recipe {
             Some(recipe) => {
                 let choice = recipe.choose(&tensor.name, shape[0], shape[1]);
@@ -39,7 +45,7 @@ pub fn plan(tensors: &[TensorRow], recipe: Option<&Recipe>, rotated: bool) -> Re
             None => (tensor.dtype.to_lowercase(), tensor.bytes), // a type that no codec has
         };
         weights.bytes = weights.bytes.saturating_add(bytes);
-        elements += tensor.shape[0] as f64 * tensor.shape[1] as f64;
+        elements += shape[0] as f64 * shape[1] as f64;
         match weights.codecs.iter_mut().find(|(known, _)| *known == name) {
             Some((_, count)) => *count += 1,
             None => weights.codecs.push((name.clone(), 1)),
@@ -95,6 +101,9 @@ mod tests {
         assert_eq!((dense.bits_per_weight, dense.codecs), (16.0, vec![("bf16".to_owned(), 2)]));
         let rotated = plan(&tensors, Some(&recipe("bf16")), true).unwrap();
         assert_eq!(rotated.bytes, dense.bytes + 2 * 64 * 256, "tied embeddings come apart");
+        let pruned = plan(&tensors, Some(&recipe("prune:ffn=60,align=32+bf16")), false).unwrap();
+        assert_eq!(pruned.bytes, 2 * (64 * 256 + 256 * 32), "a third of the channels is the nearest");
+        assert_eq!(pruned.bits_per_weight, 16.0);
         assert!(plan(&tensors, Some(&recipe("q9")), false).unwrap_err().to_string().contains("unknown codec"));
     }
 }

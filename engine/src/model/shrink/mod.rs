@@ -16,7 +16,8 @@ mod statistics;
 
 use std::collections::BTreeMap;
 
-use super::names::Role;
+use self::prune::channels;
+use super::names::{Role, matrix_of_a_decoder};
 use super::shape::header;
 use super::weights::{ROTATION_KEY, Rotated};
 use super::{Architecture, Config, LayerShape, ModelError, SHAPES_KEY, Weights, is_shrunk};
@@ -60,6 +61,32 @@ impl Gates {
 /// The numbers of the open gates.
 fn open(gates: &[bool]) -> Vec<usize> {
     gates.iter().enumerate().filter_map(|(at, open)| open.then_some(at)).collect()
+}
+
+/// The shape that a stage will give the matrix called `name`, of a decoder, before anything is read. Channels are counted as they will be;
+/// heads, and what MoDeGPT takes away, as if every layer lost the same share, so that the sum over layers is about right.
+pub fn planned(stage: &Shrink, name: &str, [rows, cols]: [usize; 2]) -> [usize; 2] {
+    let share = |percent: u32| f64::from(percent) / 100.0;
+    let (heads, ffn, align, [mlp, qk, vo]) = match stage {
+        Shrink::Prune(prune) => (share(prune.heads), share(prune.ffn), prune.align, [true; 3]),
+        Shrink::Modegpt(m) => (share(m.ratio), share(m.ratio), m.align, [m.mlp, m.qk, m.vo]),
+    };
+    let fewer = |n: usize, goes: bool| {
+        let share = if goes { heads } else { 0.0 };
+        ((n as f64 * (1.0 - share)).round() as usize).max(1)
+    };
+    let stay =
+        |n: usize| u32::try_from(n).map_or(n, |n| if mlp { channels(n, ffn, align) as usize } else { n as usize });
+    match matrix_of_a_decoder(name) {
+        Some(Role::Gate | Role::Up) => [stay(rows), cols],
+        Some(Role::GateUp) => [2 * stay(rows / 2), cols],
+        Some(Role::Down) => [rows, stay(cols)],
+        Some(Role::Q | Role::K) => [fewer(rows, qk), cols],
+        Some(Role::V) => [fewer(rows, vo), cols],
+        Some(Role::Qkv) => [fewer(rows, qk || vo), cols],
+        Some(Role::O) => [rows, fewer(cols, vo)],
+        _ => [rows, cols],
+    }
 }
 
 /// Shrinks a model. `rotation`: the seed of a change of basis before that; `statistics`: of the model in that basis.

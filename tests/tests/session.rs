@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tersor_engine::gpu::{Gpu, GpuOptions, Tuning};
 use tersor_engine::session::report::{Attended, Comparison, Evaluation, Generated, Loaded, Stop};
 use tersor_engine::session::{
-    Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Load, Message, Options, Recipe,
-    Report, Role, Sampling, Score, Slot, Source, Text,
+    Attend, Calibration, Command, Compare, Embed, Evaluate, EventKind, Generate, Input, Inspect, Load, Message,
+    Options, Recipe, Report, Role, Sampling, Score, Slot, Source, Text, plan,
 };
 use tersor_tests::golden::asset;
 use tersor_tests::talk::{Talk, generate, load, options, tiny};
@@ -81,6 +81,31 @@ fn a_model_is_loaded_writes_and_is_unloaded() {
 }
 
 /// Token by token, two models' divergence adds up to what an evaluation of the same text says.
+#[test]
+fn a_plan_says_what_loading_will_take() {
+    let talk = Talk::start(options());
+    let inspect = Inspect { source: tiny(), tensor: None };
+    let Report::Inspect(inspection) = talk.report(Command::Inspect(inspect)) else { panic!("no inspection") };
+    let recipes = [
+        ("q4_k", 0.0),
+        ("uniform:bits=3,group=32", 0.0),
+        // Channels are counted; of heads it is known how many go, but not from which layers.
+        ("prune:ffn=30+q8_0", 0.0),
+        ("prune:heads=25,ffn=20+bf16", 0.01),
+        // Every layer rounds to whole pairs of dimensions.
+        ("modegpt:ratio=25+bf16", 0.02),
+    ];
+    for (spelling, bound) in recipes {
+        let recipe = Recipe::Codec(spelling.to_owned());
+        let planned = plan(&inspection.tensors, Some(&recipe), false).unwrap();
+        let calibration = Calibration { tokens: Some(256), ..Calibration::default() };
+        let command = Load { recipe: Some(recipe), calibration, ..load(0, 64) };
+        let found = loaded(talk.report(Command::Load(command))).weights;
+        let off = planned.bytes as f64 / found.bytes as f64 - 1.0;
+        assert!(off.abs() <= bound, "{spelling}: {} planned, {} found", planned.bytes, found.bytes);
+    }
+}
+
 #[test]
 fn a_text_is_scored_token_by_token() {
     let talk = Talk::start(options());
@@ -558,7 +583,7 @@ fn after_a_refusal_a_smaller_model_loads() {
 #[test]
 fn kernels_are_chosen_once() {
     let always = Options { tune: Some("always".into()), ..options() };
-    let load_tiny = || Command::Load(load(0, 64));
+    let load_tiny = || Command::Load(load(0, 256));
     let tables = |kinds: Vec<EventKind>| -> Vec<Tuning> {
         assert!(matches!(kinds.last(), Some(EventKind::Done)), "{kinds:?}");
         kinds
@@ -570,7 +595,8 @@ fn kernels_are_chosen_once() {
     let found = tables(talk.ask(load_tiny()));
     assert_eq!(found.len(), 1);
     let works = found[0].devices.values().next().unwrap();
-    assert!(works.len() > 5 && works.keys().all(|work| work.starts_with("bf16 ")), "{works:?}");
+    let of = |start: &str| works.keys().filter(|work| work.starts_with(start)).count();
+    assert!(of("bf16 ") > 5 && of("attention/decode ") == 1 && works.len() == of("bf16 ") + 1, "{works:?}");
     let spoken = write(&talk, generate(0, PROMPT, 8));
     assert_eq!(tables(talk.ask(load_tiny())), [], "the same device knows");
     let told = Talk::start(Options { tuning: found[0].clone(), ..always.clone() });

@@ -40,7 +40,7 @@ fn main() -> Result<(), Error> {
         let vectors = (bytes / 16) as u32;
         let shader = time(&gpu, &b, |rec| {
             let params = [vectors, 1f32.to_bits(), 0, 0];
-            rec.dispatch(&kernel, &[("x", (&a).into()), ("y", (&b).into())], &params, [vectors.div_ceil(64), 1, 1])?;
+            rec.dispatch(&kernel, &[("x", &a), ("y", &b)], &params, [vectors.div_ceil(64), 1, 1])?;
             Ok(())
         });
         let expand = time(&gpu, &b, |rec| {

@@ -241,7 +241,7 @@ pub async fn run(
     let mut context = Context::new(decoder, longest.saturating_add(tokens))?;
     let compiling = Instant::now();
     let before = gpu.compiled();
-    decoder.tune(context.chunk(), monitor).await?;
+    decoder.tune(&context, monitor).await?;
     warm_up(decoder, &mut context).await?;
     let compile_seconds = compiling.elapsed().as_secs_f64();
     let pipelines = gpu.compiled() - before;

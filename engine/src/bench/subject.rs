@@ -65,6 +65,11 @@ impl Subject {
             gpu.flush_writes().await?;
             copies.push(cache);
         }
+        let mut what = what;
+        if queries == 1 && gpu.tunes() {
+            let layers: Vec<_> = copies.iter().map(|cache| (what, cache)).collect();
+            what.fill = attention::tune(gpu, &attention::kind(&what, layers[0].1), &layers).await?;
+        }
         Ok(Self::Attention { copies, what, queries, keys, q, o })
     }
 

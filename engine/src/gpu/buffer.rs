@@ -70,6 +70,8 @@ impl Accounting {
 #[derive(Clone, Debug)]
 pub struct Buffer {
     pub(super) inner: Arc<BufferInner>,
+    /// `inner.id`: finding a bind group again touches nothing but the handle.
+    pub(super) id: u64,
     /// Bytes asked for; the raw buffer may be larger when it came from the pool.
     size: u64,
 }
@@ -122,7 +124,7 @@ impl Drop for Buffer {
 
 impl Buffer {
     pub(super) fn new(inner: Arc<BufferInner>, size: u64) -> Self {
-        Self { inner, size }
+        Self { id: inner.id, inner, size }
     }
 
     /// Bytes.
@@ -154,6 +156,46 @@ impl BufferSlice {
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+}
+
+/// A range of a buffer that is lent to a dispatch. A [`BufferSlice`] counts as an owner of its buffer, and counting takes longer than
+/// most of what a dispatch does.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding<'a> {
+    pub(super) buffer: &'a Buffer,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+impl Binding<'_> {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl<'a> From<&'a Buffer> for Binding<'a> {
+    fn from(buffer: &'a Buffer) -> Self {
+        Self { buffer, offset: 0, size: buffer.size }
+    }
+}
+
+impl<'a> From<&&'a Buffer> for Binding<'a> {
+    fn from(buffer: &&'a Buffer) -> Self {
+        (*buffer).into()
+    }
+}
+
+impl<'a> From<&'a BufferSlice> for Binding<'a> {
+    fn from(slice: &'a BufferSlice) -> Self {
+        Self { buffer: &slice.buffer, offset: slice.offset, size: slice.size }
+    }
+}
+
+impl<'a> From<&Binding<'a>> for Binding<'a> {
+    fn from(binding: &Binding<'a>) -> Self {
+        *binding
     }
 }
 

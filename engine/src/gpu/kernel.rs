@@ -21,6 +21,8 @@ pub(super) struct KernelInner {
     pub(super) storage_layout: wgpu::BindGroupLayout,
     pub(super) uniform_group: Option<wgpu::BindGroup>,
     pub(super) info: &'static KernelInfo,
+    /// Bytes of the parameters.
+    pub(super) uniform_size: u32,
 }
 
 impl Kernel {
@@ -157,6 +159,7 @@ pub(super) fn compile(gpu: &Gpu, name: &str, options: &[(&str, OptionValue)]) ->
         pipeline,
         storage_layout,
         uniform_group,
+        uniform_size: uniform.map_or(0, |u| u.size),
         info,
     })))
 }

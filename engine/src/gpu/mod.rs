@@ -15,10 +15,11 @@ mod tape;
 mod tuning;
 
 pub use adapter::{AdapterSummary, LimitsChoice, Tier, adapters, chosen};
-pub use buffer::{Buffer, BufferSlice, MemoryReport, Purpose};
+pub use buffer::{Binding, Buffer, BufferSlice, MemoryReport, Purpose};
 pub use error::GpuError;
 pub use kernel::Kernel;
 pub use profile::KernelTime;
+pub(crate) use recorder::MAX_BINDINGS;
 pub use recorder::Recorder;
 pub use tape::Tape;
 pub use tersor_shaders::{BindingKind, KernelInfo, OptionValue};
@@ -31,7 +32,7 @@ use readback::Landing;
 use recorder::BindGroups;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tuning::Table;
 
 /// Bytes of one `write_buffer` while uploading: bounds what the browser's heap must hold at once.
@@ -90,7 +91,7 @@ struct Inner {
     timestamps: bool,
     memory_limit: Option<u64>,
     uniforms: wgpu::Buffer,
-    none: Mutex<Option<Buffer>>,
+    none: OnceLock<Buffer>,
     kernels: Mutex<Kernels>,
     bind_groups: Mutex<BindGroups>,
     /// Buffers freed since the bind-group cache was last cleaned.
@@ -191,7 +192,7 @@ impl Gpu {
             tier,
             timestamps,
             uniforms,
-            none: Mutex::default(),
+            none: OnceLock::new(),
             kernels: Mutex::default(),
             bind_groups: Mutex::default(),
             dead: Mutex::default(),
@@ -382,13 +383,13 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Gpu::storage`].
-    pub fn none(&self) -> Result<Buffer, GpuError> {
-        if let Some(buffer) = lock(&self.0.none).clone() {
+    pub fn none(&self) -> Result<&Buffer, GpuError> {
+        if let Some(buffer) = self.0.none.get() {
             return Ok(buffer);
         }
         let buffer = self.storage("none", 256, Purpose::Activations)?;
-        *lock(&self.0.none) = Some(buffer.clone());
-        Ok(buffer)
+        // Another thread may have been first.
+        Ok(self.0.none.get_or_init(|| buffer))
     }
 
     /// The kernel `name` ("linear/matvec") with these options; compiled at first use, then kept.

@@ -2,7 +2,7 @@
 
 use super::profile::Timeline;
 use super::tape::Tape;
-use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel, lock};
+use super::{Binding, Buffer, Gpu, GpuError, Kernel, lock};
 use arrayvec::ArrayVec;
 use rustc_hash::FxHashMap;
 use tersor_shaders::BindingKind;
@@ -11,7 +11,7 @@ use tersor_shaders::BindingKind;
 pub(super) const ARENA_BYTES: u64 = 256 * 1024;
 
 /// Most storage buffers of a kernel.
-const MAX_BINDINGS: usize = 12;
+pub(crate) const MAX_BINDINGS: usize = 12;
 
 /// Records dispatches and copies in order. Dropping it without [`Recorder::submit`] discards the work. Buffers may be dropped as
 /// soon as something with them is recorded: wgpu keeps what commands use.
@@ -73,11 +73,28 @@ impl Recorder {
     ///
     /// # Errors
     /// If a binding is missing, unknown or too large, the parameters have the wrong size, or the grid is out of limits.
-    pub fn dispatch<P: bytemuck::Pod>(
+    pub fn dispatch<'b, P: bytemuck::Pod, B>(
         &mut self,
         kernel: &Kernel,
-        bindings: &[(&str, BufferSlice)],
+        bindings: &'b [(&'b str, B)],
         params: &P,
+        grid: [u32; 3],
+    ) -> Result<(), GpuError>
+    where
+        Binding<'b>: From<&'b B>,
+    {
+        let mut bound = ArrayVec::<_, MAX_BINDINGS>::new();
+        for (name, binding) in bindings {
+            bound.try_push((*name, Binding::from(binding))).map_err(|_| too_many(kernel))?;
+        }
+        self.dispatch_bound(kernel, &bound, bytemuck::bytes_of(params), grid)
+    }
+
+    fn dispatch_bound(
+        &mut self,
+        kernel: &Kernel,
+        bindings: &[(&str, Binding)],
+        params: &[u8],
         grid: [u32; 3],
     ) -> Result<(), GpuError> {
         let k = &kernel.0;
@@ -89,10 +106,9 @@ impl Recorder {
         if grid.iter().any(|g| *g > max) {
             return Err(fail(format!("grid {grid:?} is past the limit of {max} workgroups a dimension")));
         }
-        let params = bytemuck::bytes_of(params);
-        let uniform_size = k.info.bindings.iter().find(|b| b.kind == BindingKind::Uniform).map_or(0, |b| b.size);
-        if params.len() != uniform_size as usize {
-            return Err(fail(format!("parameters have {} bytes, the shader's struct {uniform_size}", params.len())));
+        if params.len() != k.uniform_size as usize {
+            let size = k.uniform_size;
+            return Err(fail(format!("parameters have {} bytes, the shader's struct {size}", params.len())));
         }
         let alignment = self.gpu.limits().min_uniform_buffer_offset_alignment as usize;
         let mut offset = self.arena.len().next_multiple_of(alignment);
@@ -231,6 +247,10 @@ impl Recorder {
     }
 }
 
+fn too_many(kernel: &Kernel) -> GpuError {
+    GpuError::Dispatch { kernel: kernel.0.name.clone(), message: format!("more than {MAX_BINDINGS} storage buffers") }
+}
+
 fn encoder_of<'e>(encoder: &'e mut Option<wgpu::CommandEncoder>, gpu: &Gpu) -> &'e mut wgpu::CommandEncoder {
     encoder.get_or_insert_with(|| gpu.0.device.create_command_encoder(&Default::default()))
 }
@@ -255,12 +275,7 @@ const MAX_GROUPS: usize = 8192;
 
 impl BindGroups {
     /// The group of these buffers, made if it is new.
-    fn get(
-        &mut self,
-        gpu: &Gpu,
-        kernel: &Kernel,
-        bindings: &[(&str, BufferSlice)],
-    ) -> Result<&wgpu::BindGroup, GpuError> {
+    fn get(&mut self, gpu: &Gpu, kernel: &Kernel, bindings: &[(&str, Binding)]) -> Result<&wgpu::BindGroup, GpuError> {
         let k = &kernel.0;
         let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
         let limit = gpu.limits().max_storage_buffer_binding_size;
@@ -269,13 +284,12 @@ impl BindGroups {
         key.push(k.id);
         for binding in k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform) {
             let found = bindings.iter().find(|b| b.0 == binding.name);
-            let slice = &found.ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?.1;
+            let slice = found.ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?.1;
             if slice.size > limit {
                 return Err(fail(format!("binding {} has {} bytes, the limit is {limit}", binding.name, slice.size)));
             }
-            let too_many = |_| fail(format!("more than {MAX_BINDINGS} storage buffers"));
-            slices.try_push((binding, slice)).map_err(too_many)?;
-            key.extend([slice.buffer.inner.id, slice.offset, slice.size]);
+            slices.try_push((binding, slice)).map_err(|_| too_many(kernel))?;
+            key.extend([slice.buffer.id, slice.offset, slice.size]);
         }
         if slices.len() != bindings.len() {
             let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);

@@ -2,7 +2,7 @@
 //!
 //! In: a table that an earlier session left, or none. Out: the same with what was timed since ([`Gpu::tuning_found`]), to be kept for the
 //! next. The device does not know what the names in it mean: whoever has variants times them and notes the fastest
-//! ([`crate::ops::linear::tune`]).
+//! ([`crate::ops::linear::tune`], [`crate::ops::attention::tune`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ impl Tune {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
     /// By device, driver, tier and version of this engine; then by the work: `q4_1 1536x576 x1` is
-    /// `linear/matvec lanes=32 subgroup=8`.
+    /// `linear/matvec lanes=32 subgroup=8`, `attention/decode 9:3x64 f16 x1024` is `workgroups=256`.
     #[serde(default)]
     pub devices: BTreeMap<String, BTreeMap<String, String>>,
 }

@@ -12,6 +12,7 @@
 //! has other kernels around attention, and one more dispatch to drop the padding.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::block::{Matrices, Scratch, table};
 use super::calibrate::{Observer, Site};
@@ -19,10 +20,11 @@ use super::context::{Context, Workspace};
 use super::names::Role;
 use super::policy::{AttentionPolicy, BlockAttention, BlockCount, KeptRow};
 use super::projection::Fused;
+use super::tune::tune_linears;
 use super::{Config, LayerShape, ModelError, Need, Weights, check_fit};
-use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
+use crate::gpu::{Binding, Buffer, Gpu, Purpose, Recorder};
 use crate::ops::Variant;
-use crate::ops::attention::{self, Attention, pooled};
+use crate::ops::attention::{self, Attention, Fill, pooled};
 use crate::ops::linear::{self, Epilogue, Linear, Norm, Rows};
 use crate::ops::norm;
 use crate::ops::reduced::{self, Compact, ReducedAppend};
@@ -85,6 +87,8 @@ struct Layer {
     post_norms: Option<[Buffer; 2]>,
     mlp_norm: Buffer,
     attention: Attention,
+    /// Into how many workgroups' parts its keys are best cut here.
+    fill: OnceLock<Fill>,
     shape: LayerShape,
     /// Of a layer whose heads lost dimensions: which pairs of the whole head theirs were, `[kv_heads, pairs]`.
     pairs: Option<Buffer>,
@@ -141,26 +145,30 @@ impl Decoder {
         Ok((Self { gpu: gpu.clone(), config, embed, head, final_norm, layers, blocks: None }, weights))
     }
 
-    /// Times the variants of the kernels that multiply by these weights, if the device is to be tuned ([`Gpu::tunes`]), and uses the fastest
-    /// from then on: for up to `tokens` at a time. Layers of a kind take turns; what the device's table knows is not timed again.
+    /// Times the variants of the model's kernels, if the device is to be tuned ([`Gpu::tunes`]), and uses the fastest from then on; what is in
+    /// the device's table is not timed again. `context` says how many tokens go through the layers together and how many positions there are.
     ///
     /// # Errors
-    /// Cancelled, or what the device refuses.
-    pub async fn tune(&self, tokens: u32, monitor: &Monitor) -> Result<(), ModelError> {
+    /// [`ModelError::Cancelled`], or what the device refuses.
+    pub async fn tune(&self, context: &Context, monitor: &Monitor) -> Result<(), ModelError> {
         if !self.gpu.tunes() {
             return Ok(());
         }
-        let mut kinds: BTreeMap<String, Vec<&Linear>> = BTreeMap::new();
         let layers = self.layers.iter().flat_map(|layer| layer.matrices.linears());
-        for linear in layers.chain([self.head.as_ref().unwrap_or(&self.embed)]) {
-            if let Some(kind) = linear.kind() {
-                kinds.entry(kind).or_default().push(linear);
-            }
+        let linears = layers.chain([self.head.as_ref().unwrap_or(&self.embed)]);
+        tune_linears(&self.gpu, linears, context.chunk(), monitor).await?;
+        let mut kinds: BTreeMap<String, Vec<(&Layer, &KvCache)>> = BTreeMap::new();
+        for (layer, cache) in self.layers.iter().zip(&context.caches) {
+            kinds.entry(attention::kind(&layer.attention, cache)).or_default().push((layer, cache));
         }
-        let total = kinds.len() as u64;
-        for (done, (kind, layers)) in kinds.iter().enumerate() {
-            monitor.step("choosing kernels", done as u64, total, Unit::Pipelines)?;
-            linear::tune(&self.gpu, kind, layers, tokens).await?;
+        for (kind, layers) in &kinds {
+            monitor.check()?;
+            let caches: Vec<_> = layers.iter().map(|(layer, cache)| (layer.attention, *cache)).collect();
+            let found = attention::tune(&self.gpu, kind, &caches).await?;
+            for (layer, _) in layers {
+                // Whoever was first is right.
+                let _ = layer.fill.set(found);
+            }
         }
         // What was needed to try is not what the model needs.
         self.gpu.reset_peak();
@@ -439,7 +447,9 @@ impl Layer {
                 window: c.windows.get(i as usize).copied().unwrap_or(0),
                 causal: true,
                 variant: Variant::Auto,
+                fill: Fill::default(),
             },
+            fill: OnceLock::new(),
             shape,
             pairs,
         })
@@ -472,7 +482,8 @@ impl Layer {
         let cache = &context.caches[layer];
         self.append(rec, c, context, cache, tokens)?;
         if tokens == 1 {
-            attention::decode(rec, &self.attention, pos0, &work.q, cache, &work.attended)?;
+            let a = Attention { fill: self.fill.get().copied().unwrap_or_default(), ..self.attention };
+            attention::decode(rec, &a, pos0, &work.q, cache, &work.attended)?;
         } else {
             let keys = pos0 + tokens;
             let a = &self.attention;
@@ -530,17 +541,24 @@ impl Layer {
     ) -> Result<(), ModelError> {
         let (work, s, pos0) = (&context.work, &self.shape, context.length);
         let local = if self.attention.window > 0 { context.ropes[1].as_ref() } else { None };
-        let table = local.or(context.ropes[0].as_ref()).map(Buffer::all);
-        let qk_norm = self.qk_norm.as_ref().map(Buffer::all);
-        let (Some(pairs), Some(table)) = (&self.pairs, &table) else {
+        let table = local.or(context.ropes[0].as_ref());
+        let qk_norm = self.qk_norm.as_ref();
+        let (Some(pairs), Some(table)) = (&self.pairs, table) else {
             let append = RopeAppend {
                 rotary: c.rope.rotary_dim as u32,
                 style: c.rope_style,
                 norm_eps: c.norm_eps,
                 ..RopeAppend::fused(tokens, s.heads, s.kv_heads, c.head_dim, pos0)
             };
-            let qkv = [work.qkv.all(), work.qkv.all(), work.qkv.all()];
-            return Ok(rope::append(rec, &append, qkv, table, qk_norm, &work.q, cache)?);
+            return Ok(rope::append(
+                rec,
+                &append,
+                [&work.qkv; 3],
+                table.map(Binding::from),
+                qk_norm.map(Binding::from),
+                &work.q,
+                cache,
+            )?);
         };
         let append = ReducedAppend {
             tokens,
@@ -555,8 +573,8 @@ impl Layer {
             style: c.rope_style,
             norm_eps: c.norm_eps,
         };
-        let qkv = work.qkv.all();
-        Ok(reduced::append(rec, &append, qkv, table.clone(), pairs.all(), qk_norm, &work.q, cache)?)
+        let (qkv, qk_norm) = (work.qkv.all(), qk_norm.map(Buffer::all));
+        Ok(reduced::append(rec, &append, qkv, table.all(), pairs.all(), qk_norm, &work.q, cache)?)
     }
 
     /// What attention gave, as the output projection takes it: without the padding of heads that lost dimensions. The queries are no longer

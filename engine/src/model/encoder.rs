@@ -4,6 +4,7 @@ use super::calibrate::{Observer, Site};
 use super::context::Workspace;
 use super::names::Role;
 use super::projection::{Fused, Projection};
+use super::tune::tune_linears;
 use super::{Config, ModelError, Need, Weights, check_fit};
 use crate::gpu::{Buffer, Gpu, Purpose, Recorder};
 use crate::ops::Variant;
@@ -107,6 +108,22 @@ impl Encoder {
             layers,
         };
         Ok((this, weights))
+    }
+
+    /// Times the variants of the kernels that multiply by these weights, if the device is to be tuned ([`Gpu::tunes`]), and uses the fastest from
+    /// then on.
+    ///
+    /// # Errors
+    /// [`ModelError::Cancelled`], or what the device refuses.
+    pub async fn tune(&self, monitor: &Monitor) -> Result<(), ModelError> {
+        if !self.gpu.tunes() {
+            return Ok(());
+        }
+        let products = self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.o, &layer.up, &layer.down]);
+        let linears = products.flat_map(Projection::linears);
+        tune_linears(&self.gpu, linears, self.config.max_positions, monitor).await?;
+        self.gpu.reset_peak();
+        Ok(())
     }
 
     /// The device.
@@ -225,8 +242,7 @@ impl Encoder {
         layer.qkv.forward(rec, tokens, x, Rows::new(&work.qkv, c.qkv_width()), &plain)?;
         let append =
             RopeAppend { style: RopeStyle::None, ..RopeAppend::fused(tokens, c.heads, c.kv_heads, c.head_dim, 0) };
-        let qkv = work.qkv.all();
-        rope::append(rec, &append, [qkv.clone(), qkv.clone(), qkv], None, None, &work.q, &self.cache)?;
+        rope::append(rec, &append, [&work.qkv; 3], None, None, &work.q, &self.cache)?;
         let attention = Attention {
             scale: c.attention_scale,
             causal: false,

@@ -21,6 +21,7 @@ mod projection;
 pub mod rotate;
 mod shape;
 pub mod shrink;
+mod tune;
 mod weights;
 
 pub use calibrate::{Observer, Site, Wanted, calibrate, calibrate_encoder};

@@ -8,10 +8,13 @@ pub mod gilbert;
 pub mod hashing;
 pub mod masks;
 pub mod pooled;
+mod tune;
+
+pub use tune::{Fill, kind, tune};
 
 use super::rope::KvCache;
 use super::{OpsError, Variant, holds, span};
-use crate::gpu::{BufferSlice, Recorder};
+use crate::gpu::{Binding, BufferSlice, Recorder};
 
 /// Head sizes that the unrolled kernels exist for.
 pub const HEAD_DIMS: [u32; 15] = [16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128, 160, 192, 256];
@@ -43,6 +46,8 @@ pub struct Attention {
     pub causal: bool,
     /// Which kernel to record.
     pub variant: Variant,
+    /// Workgroups to divide the keys of a single query among.
+    pub fill: Fill,
 }
 
 impl Attention {
@@ -57,6 +62,7 @@ impl Attention {
             window: 0,
             causal: true,
             variant: Variant::Auto,
+            fill: Fill::default(),
         }
     }
 
@@ -89,7 +95,8 @@ impl Attention {
 
     /// Bytes of scratch memory that [`decode`] takes with a cache of `ctx` positions. `software`: on a software adapter.
     pub fn decode_scratch(&self, software: bool, ctx: u32) -> u64 {
-        let (target, least) = fill(software);
+        let (rule, least) = fill(software);
+        let target = self.fill.most().map_or(rule, |found| found.max(rule));
         let most = target.div_ceil(self.heads / self.heads_together(software)).min(ctx.div_ceil(least));
         if most > 1 { self.partial_bytes(most) } else { 0 }
     }
@@ -177,8 +184,8 @@ fn check_cache(op: &'static str, a: &Attention, cache: &KvCache, kv_len: u32) ->
         return Err(OpsError::shape(op, format!("{kv_len} keys of a cache of {} positions", cache.ctx)));
     }
     let words = cache.format.cache_bytes(a.kv_heads, cache.ctx, a.head_dim) / 4;
-    holds(op, "k_cache", &cache.k.all(), words)?;
-    holds(op, "v_cache", &cache.v.all(), words)
+    holds(op, "k_cache", &cache.k, words)?;
+    holds(op, "v_cache", &cache.v, words)
 }
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -218,10 +225,10 @@ fn fill(software: bool) -> (u32, u32) {
     if software { (SOFTWARE_WORKGROUPS, SOFTWARE_SPLIT) } else { (GPU_WORKGROUPS, DECODE_CHUNK) }
 }
 
-/// Enough splits to fill the device, none smaller than a chunk.
-fn split(keys: u32, groups: u32, software: bool) -> Splits {
-    let (target, least) = fill(software);
-    let wanted = target.div_ceil(groups).clamp(1, keys.div_ceil(least).max(1));
+/// Enough splits for so many workgroups, none smaller than a chunk.
+fn split(keys: u32, groups: u32, workgroups: u32, software: bool) -> Splits {
+    let least = fill(software).1;
+    let wanted = workgroups.div_ceil(groups).clamp(1, keys.div_ceil(least).max(1));
     let keys_each = keys.div_ceil(wanted).next_multiple_of(least);
     Splits { count: keys.div_ceil(keys_each).max(1), keys: keys_each }
 }
@@ -232,13 +239,13 @@ fn split(keys: u32, groups: u32, software: bool) -> Splits {
 ///
 /// # Errors
 /// [`OpsError::Shape`], [`OpsError::BufferTooSmall`], or [`OpsError::Gpu`] from recording.
-pub fn decode(
+pub fn decode<'a>(
     rec: &mut Recorder,
     attention: &Attention,
     pos: u32,
-    q: impl Into<BufferSlice>,
+    q: impl Into<Binding<'a>>,
     cache: &KvCache,
-    o: impl Into<BufferSlice>,
+    o: impl Into<Binding<'a>>,
 ) -> Result<(), OpsError> {
     const OP: &str = "attention/decode";
     let a = attention;
@@ -246,13 +253,15 @@ pub fn decode(
     let (q, o) = (q.into(), o.into());
     let kv_len = pos.saturating_add(1);
     check_cache(OP, a, cache, kv_len)?;
-    holds(OP, "q", &q, u64::from(a.heads * a.head_dim))?;
-    holds(OP, "o", &o, u64::from(a.heads * a.head_dim))?;
+    holds(OP, "q", q, u64::from(a.heads * a.head_dim))?;
+    holds(OP, "o", o, u64::from(a.heads * a.head_dim))?;
 
     let software = a.variant.software(rec.gpu());
     let together = a.heads_together(software);
     let begin = if a.window == 0 { 0 } else { kv_len.saturating_sub(a.window) };
-    let splits = split(kv_len - begin, a.heads / together, software);
+    let keys = kv_len - begin;
+    let workgroups = a.fill.of(keys).unwrap_or(fill(software).0);
+    let splits = split(keys, a.heads / together, workgroups, software);
     let cols = a.head_dim / 4;
     let kernel = if software {
         let options = [("HEAD_DIM", a.head_dim.into()), ("HEADS", together.into()), ("KV_F16", cache.format.option())];
@@ -276,17 +285,18 @@ pub fn decode(
         pad: [0; 2],
     };
     let grid = [a.heads / together, splits.count, 1];
-    let bindings = |o: BufferSlice| [("q", q), ("k_cache", cache.k.all()), ("v_cache", cache.v.all()), ("o", o)];
+    let [k, v] = [&cache.k, &cache.v].map(Binding::from);
     if splits.count == 1 {
-        return Ok(rec.dispatch(&kernel, &bindings(o), &params, grid)?);
+        return Ok(rec.dispatch(&kernel, &[("q", q), ("k_cache", k), ("v_cache", v), ("o", o)], &params, grid)?);
     }
     // One size whatever the number of keys, so that the pool holds one buffer and not one for every number of splits.
     let bytes = a.partial_bytes(splits.count).max(a.decode_scratch(software, cache.ctx));
     let partial = rec.gpu().scratch("attention splits", bytes)?;
-    rec.dispatch(&kernel, &bindings(partial.all()), &params, grid)?;
+    let bindings = [("q", q), ("k_cache", k), ("v_cache", v), ("o", (&partial).into())];
+    rec.dispatch(&kernel, &bindings, &params, grid)?;
     let combine = rec.gpu().kernel("attention/combine", &[])?;
     let params = CombineParams { heads: a.heads, cols, splits: splits.count, pad: 0 };
-    Ok(rec.dispatch(&combine, &[("partial", partial.all()), ("o", o)], &params, [a.heads, 1, 1])?)
+    Ok(rec.dispatch(&combine, &[("partial", (&partial).into()), ("o", o)], &params, [a.heads, 1, 1])?)
 }
 
 #[cfg(test)]
@@ -298,13 +308,13 @@ mod tests {
         for keys in [1, 63, 64, 65, 127, 128, 129, 1000, 4096, 131_072] {
             for groups in [1, 3, 8, 300] {
                 for software in [false, true] {
-                    let s = split(keys, groups, software);
+                    let s = split(keys, groups, fill(software).0, software);
                     assert!(s.count * s.keys >= keys && (s.count - 1) * s.keys < keys, "{keys} {groups} {s:?}");
                 }
             }
         }
-        assert_eq!(split(100, 3, true).count, 1);
-        assert_eq!(split(2048, 8, false), Splits { count: 16, keys: 128 });
+        assert_eq!(split(100, 3, SOFTWARE_WORKGROUPS, true).count, 1);
+        assert_eq!(split(2048, 8, GPU_WORKGROUPS, false), Splits { count: 16, keys: 128 });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use super::linear::Rows;
 use super::{Bindings, OpsError};
 use crate::codec::dfloat11::{BLOCK_BYTES, Group};
-use crate::gpu::{Buffer, BufferSlice, Gpu, OptionValue, Purpose, Recorder};
+use crate::gpu::{Binding, Buffer, BufferSlice, Gpu, OptionValue, Purpose, Recorder};
 
 /// Words of `gaps` that a block has.
 const GAP_WORDS: usize = BLOCK_BYTES / 8 * 5 / 32;
@@ -169,7 +169,7 @@ impl Stream {
                 ..Params::zeroed()
             };
             let mut bindings = Bindings::from_iter(self.bindings(piece));
-            bindings.push(("weights", out.clone()));
+            bindings.push(("weights", out.into()));
             rec.dispatch(&kernel, &bindings, &params, [grid, params.blocks.div_ceil(grid), 1])?;
         }
         rec.work(WORK * u64::from(range.end - range.start))?;
@@ -217,7 +217,7 @@ impl Stream {
                     ..Params::zeroed()
                 };
                 let mut bindings = Bindings::from_iter(self.bindings(piece));
-                bindings.extend([("tokens", ids.all()), ("y", y.buffer.all())]);
+                bindings.extend([("tokens", ids.into()), ("y", y.buffer.into())]);
                 rec.dispatch(&kernel, &bindings, &params, [1, count, 1])?;
             }
         }
@@ -226,13 +226,13 @@ impl Stream {
         Ok(())
     }
 
-    fn bindings(&self, piece: &Piece) -> [(&'static str, BufferSlice); 5] {
+    fn bindings<'a>(&'a self, piece: &'a Piece) -> [(&'static str, Binding<'a>); 5] {
         [
-            ("luts", self.luts.all()),
-            ("stream", piece.stream.all()),
-            ("gaps", piece.gaps.all()),
-            ("positions", piece.positions.all()),
-            ("sign_mantissa", piece.sign_mantissa.all()),
+            ("luts", (&self.luts).into()),
+            ("stream", (&piece.stream).into()),
+            ("gaps", (&piece.gaps).into()),
+            ("positions", (&piece.positions).into()),
+            ("sign_mantissa", (&piece.sign_mantissa).into()),
         ]
     }
 }

@@ -75,10 +75,10 @@ pub fn gated(
     holds(OP, "gate", &gate, span(s.gate_offset, s.rows, s.gate_stride, s.cols))?;
     holds(OP, "y", &y, span(0, s.rows, s.y_stride, s.cols))?;
     let options = [("ACT", s.activation.option().into()), ("GATED", up.is_some().into())];
-    let mut bindings = Bindings::from_iter([("gate", gate), ("y", y)]);
-    if let Some(up) = up {
-        holds(OP, "up", &up, span(s.up_offset, s.rows, s.up_stride, s.cols))?;
-        bindings.push(("up", up));
+    let mut bindings = Bindings::from_iter([("gate", (&gate).into()), ("y", (&y).into())]);
+    if let Some(up) = &up {
+        holds(OP, "up", up, span(s.up_offset, s.rows, s.up_stride, s.cols))?;
+        bindings.push(("up", up.into()));
     }
     let grid = fold(OP, rec.gpu(), u64::from(s.rows) * u64::from(s.cols), 64)?;
     let params = GatedParams {
@@ -116,10 +116,10 @@ fn map(
 ) -> Result<(), OpsError> {
     const OP: &str = "elementwise/map";
     holds(OP, "y", &y, n.into())?;
-    let mut bindings = Bindings::from_iter([("y", y)]);
-    if let Some(x) = x {
-        holds(OP, "x", &x, n.into())?;
-        bindings.push(("x", x));
+    let mut bindings = Bindings::from_iter([("y", (&y).into())]);
+    if let Some(x) = &x {
+        holds(OP, "x", x, n.into())?;
+        bindings.push(("x", x.into()));
     }
     let grid = fold(OP, rec.gpu(), n.into(), 64)?;
     let params = MapParams { n, y_offset: 0, x_offset: 0, width: grid[0], scale: factor, pad: [0; 3] };

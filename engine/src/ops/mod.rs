@@ -3,7 +3,7 @@
 //! In: buffers on the GPU and a params struct that says shapes in elements. Out: a dispatch in a recording; nothing runs until the
 //! recording is submitted. All activations are `f32`, `[tokens, stride]` row-major.
 
-use crate::gpu::{BufferSlice, Gpu, GpuError};
+use crate::gpu::{Binding, Gpu, GpuError, MAX_BINDINGS};
 use thiserror::Error;
 
 pub mod attention;
@@ -17,6 +17,7 @@ pub mod probe;
 pub mod reduced;
 pub mod rope;
 pub mod sample;
+mod trial;
 
 /// Why an operation was refused before it was recorded.
 #[derive(Debug, Error)]
@@ -84,17 +85,17 @@ impl Variant {
     }
 }
 
-/// The bindings of a dispatch: no kernel has more.
-pub(crate) type Bindings = arrayvec::ArrayVec<(&'static str, BufferSlice), 12>;
+/// The bindings of a dispatch.
+pub(crate) type Bindings<'a> = arrayvec::ArrayVec<(&'static str, Binding<'a>), MAX_BINDINGS>;
 
 /// Fails unless `slice` holds `elements` of four bytes.
-pub(crate) fn holds(
+pub(crate) fn holds<'a>(
     op: &'static str,
     buffer: &'static str,
-    slice: &BufferSlice,
+    slice: impl Into<Binding<'a>>,
     elements: u64,
 ) -> Result<(), OpsError> {
-    let (have, need) = (slice.size(), elements.saturating_mul(4));
+    let (have, need) = (slice.into().size(), elements.saturating_mul(4));
     if have < need { Err(OpsError::BufferTooSmall { op, buffer, have, need }) } else { Ok(()) }
 }
 

@@ -140,7 +140,7 @@ impl Moments {
                         grid,
                         pad: [0; 2],
                     };
-                    let bindings = [("x", x.buffer.into()), ("moments", buffer.into()), ("sums", (&self.sums).into())];
+                    let bindings = [("x", x.buffer), ("moments", buffer), ("sums", &self.sums)];
                     rec.dispatch(&kernel, &bindings, &params, [grid, count.div_ceil(grid), 1])?;
                     rec.work(tile_flops * u64::from(count))?;
                 }

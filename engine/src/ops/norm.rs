@@ -56,9 +56,10 @@ pub fn rms(
     residual: Option<BufferSlice>,
     y: impl Into<BufferSlice>,
 ) -> Result<(), OpsError> {
-    let mut bindings = Bindings::from_iter([("x", x.into()), ("weight", weight.into()), ("y", y.into())]);
+    let (x, weight, y) = (x.into(), weight.into(), y.into());
+    let mut bindings = Bindings::from_iter([("x", (&x).into()), ("weight", (&weight).into()), ("y", (&y).into())]);
     let options = ArrayVec::from_iter([("RESIDUAL", residual.is_some().into())]);
-    bindings.extend(residual.map(|r| ("residual", r)));
+    bindings.extend(residual.as_ref().map(|r| ("residual", r.into())));
     record(rec, "norm/rms", norm, bindings, options)
 }
 
@@ -77,10 +78,11 @@ pub fn layer(
     residual: Option<BufferSlice>,
     y: impl Into<BufferSlice>,
 ) -> Result<(), OpsError> {
-    let mut bindings = Bindings::from_iter([("x", x.into()), ("weight", weight.into()), ("y", y.into())]);
+    let (x, weight, y) = (x.into(), weight.into(), y.into());
+    let mut bindings = Bindings::from_iter([("x", (&x).into()), ("weight", (&weight).into()), ("y", (&y).into())]);
     let options = ArrayVec::from_iter([("RESIDUAL", residual.is_some().into()), ("BIAS", bias.is_some().into())]);
-    bindings.extend(residual.map(|r| ("residual", r)));
-    bindings.extend(bias.map(|b| ("bias", b)));
+    bindings.extend(residual.as_ref().map(|r| ("residual", r.into())));
+    bindings.extend(bias.as_ref().map(|b| ("bias", b.into())));
     record(rec, "norm/layer", norm, bindings, options)
 }
 

@@ -102,16 +102,19 @@ pub fn append(
     holds(OP, "pairs", &pairs, u64::from(s.kv_heads) * u64::from(s.rotary / 2))?;
     holds(OP, "q_out", &q_out, u64::from(s.tokens) * u64::from(s.heads) * u64::from(s.head_dim))?;
     let words = cache.format.cache_bytes(s.kv_heads, cache.ctx, s.head_dim) / 4;
-    let mut bindings = Bindings::from_iter([("qkv", qkv), ("rope", table), ("pairs", pairs), ("q_out", q_out)]);
+    let mut bindings = Bindings::from_iter(
+        [("qkv", &qkv), ("rope", &table), ("pairs", &pairs), ("q_out", &q_out)]
+            .map(|(name, slice)| (name, slice.into())),
+    );
     for (name, buffer) in [("k_cache", &cache.k), ("v_cache", &cache.v)] {
-        holds(OP, name, &buffer.all(), words)?;
-        bindings.push((name, buffer.all()));
+        holds(OP, name, buffer, words)?;
+        bindings.push((name, buffer.into()));
     }
     let options =
         [("STYLE", (s.style as u32).into()), ("QK_NORM", qk_norm.is_some().into()), ("KV_F16", cache.format.option())];
-    if let Some(weights) = qk_norm {
-        holds(OP, "qk_norm", &weights, 2 * u64::from(s.qk_dim))?;
-        bindings.push(("qk_norm", weights));
+    if let Some(weights) = &qk_norm {
+        holds(OP, "qk_norm", weights, 2 * u64::from(s.qk_dim))?;
+        bindings.push(("qk_norm", weights.into()));
     }
     let lanes = u64::from(s.tokens) * u64::from(s.heads + 2 * s.kv_heads) * u64::from(s.head_dim / 2);
     let grid = fold(OP, rec.gpu(), lanes, 64)?;

@@ -3,7 +3,7 @@
 //! The shader only looks up (cos, sin): whatever a model does to its frequencies happens here, in f64.
 
 use super::{Bindings, OpsError, fold, holds, span};
-use crate::gpu::{Buffer, BufferSlice, Gpu, GpuError, Purpose, Recorder};
+use crate::gpu::{Binding, Buffer, Gpu, GpuError, Purpose, Recorder};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
 
@@ -357,13 +357,13 @@ struct Params {
 ///
 /// # Errors
 /// [`OpsError::Shape`] if the cache has no room or the shapes do not fit, [`OpsError::BufferTooSmall`], or [`OpsError::Gpu`].
-pub fn append(
+pub fn append<'a>(
     rec: &mut Recorder,
     shape: &RopeAppend,
-    [q, k, v]: [BufferSlice; 3],
-    table: Option<BufferSlice>,
-    qk_norm: Option<BufferSlice>,
-    q_out: impl Into<BufferSlice>,
+    [q, k, v]: [impl Into<Binding<'a>>; 3],
+    table: Option<Binding<'a>>,
+    qk_norm: Option<Binding<'a>>,
+    q_out: impl Into<Binding<'a>>,
     cache: &KvCache,
 ) -> Result<(), OpsError> {
     const OP: &str = "attention/rope_append";
@@ -378,26 +378,26 @@ pub fn append(
         let what = format!("{} tokens at position {} in a cache of {} positions", s.tokens, s.pos0, cache.ctx);
         return Err(OpsError::shape(OP, what));
     }
-    let q_out = q_out.into();
+    let (q, k, v, q_out) = (q.into(), k.into(), v.into(), q_out.into());
     let widths = [s.heads, s.kv_heads, s.kv_heads].map(|h| h * s.head_dim);
-    for (i, (name, slice)) in [("q_in", &q), ("k_in", &k), ("v_in", &v)].into_iter().enumerate() {
+    for (i, (name, slice)) in [("q_in", q), ("k_in", k), ("v_in", v)].into_iter().enumerate() {
         holds(OP, name, slice, span(s.offsets[i], s.tokens, s.strides[i], widths[i]))?;
     }
-    holds(OP, "q_out", &q_out, span(0, s.tokens, widths[0], widths[0]))?;
+    holds(OP, "q_out", q_out, span(0, s.tokens, widths[0], widths[0]))?;
     let words = cache.format.cache_bytes(s.kv_heads, cache.ctx, s.head_dim) / 4;
     let mut bindings = Bindings::from_iter([("q_in", q), ("k_in", k), ("v_in", v), ("q_out", q_out)]);
     for (name, buffer) in [("k_cache", &cache.k), ("v_cache", &cache.v)] {
-        holds(OP, name, &buffer.all(), words)?;
-        bindings.push((name, buffer.all()));
+        holds(OP, name, buffer, words)?;
+        bindings.push((name, buffer.into()));
     }
     let options =
         [("STYLE", (s.style as u32).into()), ("QK_NORM", qk_norm.is_some().into()), ("KV_F16", cache.format.option())];
     if let Some(table) = table {
-        holds(OP, "rope", &table, u64::from(s.pos0 + s.tokens) * u64::from(rotary))?;
+        holds(OP, "rope", table, u64::from(s.pos0 + s.tokens) * u64::from(rotary))?;
         bindings.push(("rope", table));
     }
     if let Some(weights) = qk_norm {
-        holds(OP, "qk_norm", &weights, 2 * u64::from(s.head_dim))?;
+        holds(OP, "qk_norm", weights, 2 * u64::from(s.head_dim))?;
         bindings.push(("qk_norm", weights));
     }
     let lanes = u64::from(s.tokens) * u64::from(s.heads + 2 * s.kv_heads) * u64::from(s.head_dim / 4);

@@ -48,6 +48,7 @@ impl Embedder {
         let (calibrations, calibration) = gathered.of(recipe.as_ref());
         let weights = Weights::new(checkpoint, &config, recipe, None)?.calibrated(calibrations);
         let (encoder, weights) = Encoder::load(gpu, config, weights, checkpoint.name(), monitor).await?;
+        encoder.tune(monitor).await?;
         let weights = report::Weights { calibration, ..weights_report(&weights) };
         Ok(Self { encoder, tokenizer, weights })
     }

@@ -66,7 +66,7 @@ impl Language {
         let weights = Weights::new(checkpoint, &config, recipe, rotation)?.calibrated(calibrations);
         let (decoder, weights) = Decoder::load(gpu, config, weights, checkpoint.name(), positions, monitor).await?;
         let mut context = Context::new(&decoder, positions)?;
-        decoder.tune(context.chunk(), monitor).await?;
+        decoder.tune(&context, monitor).await?;
         monitor.step("compiling pipelines", 0, 0, Unit::Pipelines)?;
         warm_up(&decoder, &mut context).await?;
         Ok(Self {

@@ -57,11 +57,11 @@ pub(super) fn expand(
     let groups = lanes.div_ceil(LANES) as u32;
     let grid = groups.min(gpu.limits().max_compute_workgroups_per_dimension);
     let kernel = gpu.kernel("entropy/expand", &[("BITS", symbols.plane_bits().into())])?;
-    let mut bindings = vec![("codec_0", (&chunk.planes[0]).into()), ("codes", (&codes).into())];
+    let mut bindings = vec![("codec_0", &chunk.planes[0]), ("codes", &codes)];
     let rest = match symbols {
         Symbols::Codes(_) => &chunk.planes[1..],
         Symbols::Exponents => {
-            bindings.push(("codec_1", (&chunk.planes[1]).into()));
+            bindings.push(("codec_1", &chunk.planes[1]));
             &chunk.planes[2..]
         }
     };

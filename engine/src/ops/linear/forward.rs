@@ -328,14 +328,14 @@ fn dispatch(
         (octets, words, t_width) = (low.rank / 8, low.row_words, low.a.outputs() / 4);
     }
     let residual = match epilogue.residual {
-        Residual::None => Rows::new(&none, 0),
+        Residual::None => Rows::new(none, 0),
         Residual::Add(rows) => {
             flags |= flag::RESIDUAL;
             rows
         }
         Residual::InPlace => {
             flags |= flag::ACCUMULATE;
-            Rows::new(&none, 0)
+            Rows::new(none, 0)
         }
     };
     let slots = if linear.gated { 2 * chunk.outputs } else { chunk.outputs };
@@ -366,8 +366,8 @@ fn dispatch(
     };
     let mut bindings = Bindings::from_iter([
         ("x", x.buffer.into()),
-        ("bias", chunk.factor.as_ref().or(epilogue.bias).unwrap_or(&none).into()),
-        ("low", input.map_or(&none, |input| &input.t).into()),
+        ("bias", chunk.factor.as_ref().or(epilogue.bias).unwrap_or(none).into()),
+        ("low", input.map_or(none, |input| &input.t).into()),
         ("y", y.buffer.into()),
     ]);
     match epilogue.norm {

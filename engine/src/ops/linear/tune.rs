@@ -4,32 +4,19 @@
 //! table knows it for the next time ([`crate::gpu::Tuning`]). Variants differ in the order of their sums only, so results differ by
 //! rounding: by no more than what tests allow each of them against the f64 twin. Which precision they compute in is not up for choice.
 
-use std::ops::{Range, RangeInclusive};
-
-use web_time::Instant;
+use std::ops::RangeInclusive;
 
 use super::{Decision, Device, Epilogue, Linear, Rows, Shape, binding_limit, forward_with};
 use crate::gpu::{Gpu, GpuError, Purpose};
 use crate::ops::OpsError;
 use crate::ops::elementwise::Activation;
+use crate::ops::trial::fastest;
 
 /// Columns up to which a variant is used, and with how many it is timed.
 const CLASSES: [(u32, u32); 5] = [(1, 1), (4, 4), (16, 16), (64, 64), (u32::MAX, 256)];
 /// The variant of each class.
 pub(super) type Tuned = [Option<Decision>; CLASSES.len()];
 
-/// Samples of each variant, taken in turns: as many as there is time for.
-const SAMPLES: Range<usize> = 3..8;
-/// Seconds for the samples of all variants of one class.
-const PATIENCE: f64 = 0.3;
-/// Seconds that a sample should last.
-const SAMPLE: f64 = 0.002;
-/// Products of a sample at most.
-const RUNS: u32 = 200;
-/// A variant that takes this many times as long as the best is not timed again.
-const HOPELESS: f64 = 2.0;
-/// What a variant must save of the time of the one that the rule chooses, so that noise decides nothing.
-const WORTH: f64 = 0.03;
 /// Bytes of inputs and outputs above which a class is left to the rule.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -138,7 +125,7 @@ async fn tune_classes(
         if bytes > MOST_BYTES || operations > gpu.flops_per_submission() {
             continue;
         }
-        let best = match fastest(gpu, layers, tokens, &candidates).await {
+        let best = match choose(gpu, layers, tokens, &candidates).await {
             Ok(best) => best,
             // No room to try is no reason to fail.
             Err(OpsError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. })) => continue,
@@ -154,61 +141,16 @@ async fn tune_classes(
     Ok(())
 }
 
-/// The fastest of several variants; the first, unless another one is faster by more than noise.
-async fn fastest(gpu: &Gpu, layers: &[&Linear], tokens: u32, candidates: &[Decision]) -> Result<Decision, OpsError> {
+async fn choose(gpu: &Gpu, layers: &[&Linear], tokens: u32, candidates: &[Decision]) -> Result<Decision, OpsError> {
     let (cols, outputs) = (layers[0].cols, layers[0].outputs);
     let values: Vec<f32> = (0..tokens * cols).map(|i| ((i * 37 + 11) % 64) as f32 / 64.0 - 0.5).collect();
     let x = gpu.upload("tuning x", &values, Purpose::Activations)?;
     let y = gpu.storage("tuning y", 4 * u64::from(tokens) * u64::from(outputs), Purpose::Activations)?;
-    let mut turn = 0;
-    let mut runs = vec![1; candidates.len()];
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); candidates.len()];
-    let mut hopeless = vec![false; candidates.len()];
-    let mut begun = Instant::now();
-    // The first round compiles, the second says how long a run takes.
-    for round in 0..SAMPLES.end + 2 {
-        if round == 2 {
-            begun = Instant::now();
-        }
-        if round >= SAMPLES.start + 2 && begun.elapsed().as_secs_f64() > PATIENCE {
-            break;
-        }
-        for (i, decision) in candidates.iter().enumerate() {
-            if hopeless[i] {
-                continue;
-            }
-            let start = Instant::now();
-            let mut rec = gpu.record();
-            for _ in 0..runs[i] {
-                let layer = layers[turn % layers.len()];
-                turn += 1;
-                let epilogue = Epilogue { activation: layer.gated.then_some(Activation::Silu), ..Epilogue::default() };
-                let (x, y) = (Rows::new(&x, cols), Rows::new(&y, outputs));
-                forward_with(&mut rec, *decision, layer, tokens, x, y, &epilogue)?;
-            }
-            rec.submit()?;
-            gpu.idle().await?;
-            let seconds = start.elapsed().as_secs_f64() / f64::from(runs[i]);
-            match round {
-                0 => {}
-                1 => runs[i] = ((SAMPLE / seconds.max(1e-9)).ceil() as u32).clamp(1, RUNS),
-                _ => times[i].push(seconds),
-            }
-        }
-        if round >= 2 {
-            let best = times.iter().filter_map(|t| t.last()).copied().fold(f64::INFINITY, f64::min);
-            for (out, times) in hopeless.iter_mut().zip(&times) {
-                *out |= times.last().is_some_and(|t| *t > HOPELESS * best);
-            }
-        }
-    }
-    let median = |times: &Vec<f64>| {
-        let mut times = times.clone();
-        times.sort_by(f64::total_cmp);
-        times.get(times.len() / 2).copied().unwrap_or(f64::INFINITY)
-    };
-    let medians: Vec<f64> =
-        times.iter().zip(&hopeless).map(|(t, out)| if *out { f64::INFINITY } else { median(t) }).collect();
-    let best = (0..candidates.len()).min_by(|a, b| medians[*a].total_cmp(&medians[*b])).unwrap_or(0);
-    Ok(if medians[best] < (1.0 - WORTH) * medians[0] { candidates[best] } else { candidates[0] })
+    let best = fastest(gpu, candidates.len(), |rec, candidate, run| {
+        let layer = layers[run % layers.len()];
+        let epilogue = Epilogue { activation: layer.gated.then_some(Activation::Silu), ..Epilogue::default() };
+        let (x, y) = (Rows::new(&x, cols), Rows::new(&y, outputs));
+        forward_with(rec, candidates[candidate], layer, tokens, x, y, &epilogue)
+    });
+    Ok(candidates[best.await?])
 }

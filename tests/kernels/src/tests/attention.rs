@@ -2,9 +2,9 @@
 //! formats, shapes that are multiples of nothing.
 
 use crate::kernel::{Guarded, Random, gpus, read_cache, upload};
-use tersor_engine::gpu::{Gpu, Purpose};
+use tersor_engine::gpu::{Binding, Gpu, Purpose};
 use tersor_engine::ops::Variant;
-use tersor_engine::ops::attention::{self, Attention, HEAD_DIMS};
+use tersor_engine::ops::attention::{self, Attention, Fill, HEAD_DIMS};
 use tersor_engine::ops::rope::{self, KvCache, KvFormat, RopeAppend, RopeConfig, RopeScaling, RopeStyle, RopeTable};
 use tersor_engine::reference::{self, nmse};
 use tersor_kernel_test_macro::kernel_test;
@@ -69,7 +69,7 @@ fn check_decode(gpu: &Gpu, a: &Attention, pos: u32, format: KvFormat, random: &m
     let n = (a.heads * a.head_dim) as usize;
     let (q, o) = (random.normals(n), Guarded::new(gpu, n));
     let mut rec = gpu.record();
-    attention::decode(&mut rec, a, pos, upload(gpu, &q), &filled.cache, o.slice()).unwrap();
+    attention::decode(&mut rec, a, pos, &upload(gpu, &q), &filled.cache, &o.slice()).unwrap();
     rec.submit().unwrap();
     let expected =
         reference::attention::attend(a, pos as usize, pos as usize + 1, &q, &filled.k, &filled.v, ctx as usize);
@@ -130,6 +130,13 @@ fn decode_of_odd_shapes() {
                 }
                 check_decode(&gpu, &a, 200, KvFormat::F16, &mut random);
             }
+            // However the keys are cut.
+            for workgroups in [1, 2, 3, 40, 100_000] {
+                let a = Attention { variant, fill: Fill::with(workgroups), ..Attention::causal(6, 2, 32) };
+                for pos in [0, 64, 700] {
+                    check_decode(&gpu, &a, pos, KvFormat::F16, &mut random);
+                }
+            }
         }
     }
 }
@@ -159,7 +166,7 @@ fn large_scores_do_not_overflow() {
             let q = random.normals(128);
             let o = Guarded::new(gpu, 128);
             let mut rec = gpu.record();
-            attention::decode(&mut rec, &a, pos, upload(gpu, &q), &filled.cache, o.slice()).unwrap();
+            attention::decode(&mut rec, &a, pos, &upload(gpu, &q), &filled.cache, &o.slice()).unwrap();
             rec.submit().unwrap();
             let keys = pos as usize + 1;
             let expected = reference::attention::attend(&a, pos as usize, keys, &q, &filled.k, &filled.v, 300);
@@ -175,16 +182,15 @@ fn impossible_attention_is_refused() {
     let gpu = &gpus()[0];
     let cache = KvCache::new(gpu, 2, 16, 64, KvFormat::F32).unwrap();
     let q = upload(gpu, &[0.0; 4 * 64]);
-    let refuse = |a: &Attention, pos: u32| {
-        attention::decode(&mut gpu.record(), a, pos, q.clone(), &cache, q.clone()).unwrap_err().to_string()
-    };
+    let refuse =
+        |a: &Attention, pos: u32| attention::decode(&mut gpu.record(), a, pos, &q, &cache, &q).unwrap_err().to_string();
     assert!(refuse(&Attention::causal(4, 2, 64), 16).contains("17 keys of a cache of 16"));
     assert!(refuse(&Attention::causal(3, 2, 64), 0).contains("3 query heads over 2 KV heads"));
     assert!(refuse(&Attention::causal(4, 2, 28), 0).contains("heads of 28 dimensions"));
     assert!(refuse(&Attention::causal(4, 4, 64), 0).contains("`k_cache` holds"));
     let shape = RopeAppend { style: RopeStyle::None, ..RopeAppend::fused(3, 4, 2, 64, 14) };
     let qkv = upload(gpu, &[0.0; 3 * 8 * 64]);
-    let error = rope::append(&mut gpu.record(), &shape, [qkv.clone(), qkv.clone(), qkv], None, None, q, &cache);
+    let error = rope::append(&mut gpu.record(), &shape, [&qkv; 3], None, None, &q, &cache);
     assert!(error.unwrap_err().to_string().contains("3 tokens at position 14 in a cache of 16"));
 }
 
@@ -229,17 +235,12 @@ fn check_append(gpu: &Gpu, s: &RopeAppend, format: KvFormat, normed: bool, rando
     let cache = KvCache::new(gpu, s.kv_heads, ctx, s.head_dim, format).unwrap();
     let q_out = Guarded::new(gpu, s.tokens as usize * heads * dim);
     let input = upload(gpu, &qkv);
+    let table_buffer = table.as_ref().map(|t| t.upload(gpu).unwrap());
+    let norm_weights = normed.then(|| upload(gpu, &norms));
     let mut rec = gpu.record();
-    rope::append(
-        &mut rec,
-        s,
-        [input.clone(), input.clone(), input],
-        table.as_ref().map(|t| t.upload(gpu).unwrap().all()),
-        normed.then(|| upload(gpu, &norms)),
-        q_out.slice(),
-        &cache,
-    )
-    .unwrap();
+    let (table_buffer, norm_weights) =
+        (table_buffer.as_ref().map(Binding::from), norm_weights.as_ref().map(Binding::from));
+    rope::append(&mut rec, s, [&input; 3], table_buffer, norm_weights, &q_out.slice(), &cache).unwrap();
     rec.submit().unwrap();
 
     let read = |buffer| read_cache(gpu, buffer, format, u64::from(s.kv_heads * ctx * s.head_dim));

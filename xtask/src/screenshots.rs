@@ -34,7 +34,7 @@ pub fn main(args: Vec<String>) -> Result<()> {
         let page = web::build(web::Profile::Quick)?;
         // The tests that keep pictures on their way.
         let keeping = ["pictures_for_documents", "tiny_writes", "smollm2_is_opened", "a_report_is_laid"];
-        run(test::in_browser(&page)?.args(keeping).env("TERSOR_SCREENSHOTS", &folder))?;
+        run(test::in_browser(&page, 1)?.args(keeping).env("TERSOR_SCREENSHOTS", &folder))?;
     }
     Ok(())
 }

@@ -75,14 +75,22 @@ const LONG: [&str; 9] = [
     "sparse_weights_in_every_kernel",
 ];
 
+/// Of the browser's tests those that do little but compile shaders, which a browser does on one thread: several browsers do it side by side.
+/// The others measure how quickly the page answers.
+const SIDE_BY_SIDE: [&str; 2] = ["kernel_tests", "every_portable_shader"];
+
 /// Builds both pages and runs their tests, and the kernels', but for those of `skip`.
 fn browser(skip: &[&str]) -> Result<()> {
     let page = web::build(web::Profile::Quick)?;
     let kernels = web::build_kernel_tests()?;
-    let mut tests = in_browser(&page)?;
-    tests.args(["--skip", "pictures"]).args(skip.iter().flat_map(|test| ["--skip", test]));
-    let others: Vec<String> = skip.iter().map(|test| format!("-{test}")).collect();
-    shell::run(tests.env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", others.join(",")))
+    let mut tests = in_browser(&page, 1)?;
+    let others = SIDE_BY_SIDE.iter().chain(skip).chain(&["pictures"]);
+    let apart = shell::run(tests.args(others.flat_map(|test| ["--skip", test])));
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let skipped: Vec<String> = skip.iter().map(|test| format!("-{test}")).collect();
+    let mut tests = in_browser(&page, cores.min(4))?;
+    tests.args(SIDE_BY_SIDE).env("TERSOR_WEB_KERNELS", kernels).env("TERSOR_KERNEL_TESTS", skipped.join(","));
+    shell::run(&mut tests).and(apart)
 }
 
 fn in_a_window() -> Result<()> {
@@ -93,21 +101,12 @@ fn in_a_window() -> Result<()> {
     shell::run(screen.show_on(&mut test))
 }
 
-/// The tests of the page in this folder. What is computed natively for comparison runs on the browser's own adapter.
-pub fn in_browser(page: &Path) -> Result<Command> {
+/// The tests of the page in this folder, so many at once. What is computed natively for comparison runs on the browser's own adapter.
+pub fn in_browser(page: &Path, at_once: usize) -> Result<Command> {
     let icd = vulkan::ensure_swiftshader()?;
     let mut test = cargo();
-    test.args([
-        "test",
-        "--locked",
-        "--workspace",
-        "--test",
-        "browser",
-        "--",
-        "--include-ignored",
-        "--test-threads",
-        "1",
-    ]);
+    test.args(["test", "--locked", "--workspace", "--test", "browser", "--", "--include-ignored", "--test-threads"]);
+    test.arg(at_once.to_string());
     test.env("TERSOR_WEB", page).env("VK_ICD_FILENAMES", &icd).env("VK_DRIVER_FILES", &icd);
     Ok(test)
 }

@@ -14,7 +14,8 @@ Builds the app for browsers into target/web/dist, which any static host can serv
 
   --quick        build in a fraction of the time, a larger and slower program
   --kernel-tests build the page that runs every kernel's test instead, into target/web/kernels;
-                 #NAME,-NAME in its address runs the tests whose names contain NAME, all but those
+                 #NAME,-NAME in its address runs the tests whose names contain NAME, all but those;
+                 #1/3 of every three the second
   --serve        serve the folder on this machine, at http://localhost:8080 or another PORT
 ";
 

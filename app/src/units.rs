@@ -35,8 +35,20 @@ pub fn significant(value: f64) -> String {
     } else if !(1e-4..1e7).contains(&magnitude) {
         format!("{value:.1e}")
     } else {
-        let digits = (2 - magnitude.log10().floor() as i32).max(0) as usize;
+        // Of the rounded number: 0.9996 is 1.00.
+        let rounded = format!("{magnitude:.2e}").parse().unwrap_or(magnitude);
+        let digits = (2 - rounded.log10().floor() as i32).max(0) as usize;
         format!("{value:.digits$}")
+    }
+}
+
+/// Microseconds in the unit that suits them: "12.4 µs", "75.0 ms", "1.21 s".
+pub fn microseconds(us: f64) -> String {
+    // What rounds to the next unit's 1 is written in that.
+    match us {
+        ..999.5 => format!("{} µs", significant(us)),
+        999.5..999_500.0 => format!("{} ms", significant(1e-3 * us)),
+        _ => format!("{} s", significant(1e-6 * us)),
     }
 }
 
@@ -45,10 +57,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn times_have_the_unit_that_suits_them() {
+        let cases =
+            [(0.84, "0.840 µs"), (999.4, "999 µs"), (999.6, "1.00 ms"), (74_961.0, "75.0 ms"), (1_212_022.0, "1.21 s")];
+        for (us, text) in cases {
+            assert_eq!(microseconds(us), text);
+        }
+    }
+
+    #[test]
     fn sizes_and_values_are_short() {
         assert_eq!([bytes(612), bytes(98_362_432), bytes(1_200_000_000)], ["612 B", "98.4 MB", "1.20 GB"]);
         assert_eq!([count(9_999), count(134_515_008)], ["9999", "134.5 M"]);
-        let shown = [0.0, 0.001_42, 12.345, 1234.5, 3.14e-7, -0.5, f64::INFINITY].map(significant);
-        assert_eq!(shown, ["0", "0.00142", "12.3", "1234", "3.1e-7", "-0.500", "inf"]);
+        let shown = [0.0, 0.001_42, 0.9996, 12.345, 1234.5, 3.14e-7, -0.5, f64::INFINITY].map(significant);
+        assert_eq!(shown, ["0", "0.00142", "1.00", "12.3", "1234", "3.1e-7", "-0.500", "inf"]);
     }
 }

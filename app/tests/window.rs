@@ -42,6 +42,39 @@ fn a_window_starts_shows_its_first_page_and_closes() {
     assert!(folder.path().join("picture.png").exists());
 }
 
+/// On a software adapter whatever is drawn is computed by this process, so that its processor time says whether anything is.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs a screen: cargo xtask test --only window"]
+fn an_idle_window_draws_nothing() {
+    use std::time::{Duration, Instant};
+
+    // Fields 14 and 15 of proc_pid_stat(5), hundredths of a second; the name before them may hold spaces.
+    let ticks = |pid: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let mut app = tersor(&["tiny", "--tab", "models"]).spawn().unwrap();
+    let begin = Instant::now();
+    let (mut before, mut least) = (0, u64::MAX);
+    // It starts, looks at the model and settles; then three seconds must pass with next to no work.
+    while least > 3 && begin.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(app.try_wait().unwrap().is_none(), "the window closed by itself");
+        let now = ticks(app.id());
+        // A start takes more than this: before that, nothing has been drawn.
+        if before > 20 {
+            least = least.min(now - before);
+        }
+        before = now;
+    }
+    app.kill().unwrap();
+    app.wait().unwrap();
+    println!("least processor time of three seconds: {} ms, {before} hundredths of a second in all", 10 * least);
+    assert!(least <= 3, "{least} hundredths of a second in every three seconds, with nothing to do");
+}
+
 /// Pages with the arguments that fill them.
 const PAGES: [(&str, &[&str]); 6] = [
     ("models", &["--tab", "models"]),

@@ -74,6 +74,8 @@ pub struct Buffer {
     pub(super) id: u64,
     /// Bytes asked for; the raw buffer may be larger when it came from the pool.
     size: u64,
+    /// It is not.
+    exact: bool,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,7 @@ impl Drop for Buffer {
 
 impl Buffer {
     pub(super) fn new(inner: Arc<BufferInner>, size: u64) -> Self {
-        Self { id: inner.id, inner, size }
+        Self { id: inner.id, size, exact: inner.raw.size() == size, inner }
     }
 
     /// Bytes.
@@ -169,6 +171,11 @@ pub struct Binding<'a> {
 }
 
 impl Binding<'_> {
+    /// Whether it is all of a buffer, so that the buffer's number says everything.
+    pub(super) fn is_all(&self) -> bool {
+        self.buffer.exact && self.offset == 0 && self.size == self.buffer.size
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size

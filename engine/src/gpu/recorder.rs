@@ -266,8 +266,28 @@ impl Drop for Recorder {
 /// Bind groups by kernel and buffers. A group keeps its buffers alive, so groups of freed buffers must go.
 #[derive(Debug, Default)]
 pub(super) struct BindGroups {
-    /// The kernel's number; then of every buffer its number, offset and size.
     groups: FxHashMap<Vec<u64>, wgpu::BindGroup>,
+}
+
+/// What a group is found by, short because a model has hundreds of them, and none is in the caches when its turn comes: the kernel's number, how
+/// many buffers there are (bits 16 to 31), and which of them are bound in part (bits 0 to 15); the buffers' numbers; offset and size of
+/// those that are bound in part.
+type Key = ArrayVec<u64, { 1 + 3 * MAX_BINDINGS }>;
+
+fn key_of(kernel: u64, bindings: &[Binding]) -> Key {
+    let mut key = Key::new();
+    key.push(kernel << 32 | (bindings.len() as u64) << 16);
+    key.extend(bindings.iter().map(|binding| binding.buffer.id));
+    for (at, binding) in bindings.iter().enumerate().filter(|(_, binding)| !binding.is_all()) {
+        key[0] |= 1 << at;
+        key.extend([binding.offset, binding.size]);
+    }
+    key
+}
+
+/// The buffers in a key.
+fn buffers_of(key: &[u64]) -> &[u64] {
+    &key[1..][..(key[0] >> 16 & 0xffff) as usize]
 }
 
 /// Past this many groups the cache starts anew: cheaper than tracking use.
@@ -279,28 +299,27 @@ impl BindGroups {
         let k = &kernel.0;
         let fail = |message: String| GpuError::Dispatch { kernel: k.name.clone(), message };
         let limit = gpu.limits().max_storage_buffer_binding_size;
-        let mut key = ArrayVec::<u64, { 1 + 3 * MAX_BINDINGS }>::new();
-        let mut slices = ArrayVec::<_, MAX_BINDINGS>::new();
-        key.push(k.id);
-        for binding in k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform) {
+        let mut slices = ArrayVec::<Binding, MAX_BINDINGS>::new();
+        let storage = || k.info.bindings.iter().filter(|b| b.kind != BindingKind::Uniform);
+        for binding in storage() {
             let found = bindings.iter().find(|b| b.0 == binding.name);
             let slice = found.ok_or_else(|| fail(format!("binding {} is missing", binding.name)))?.1;
             if slice.size > limit {
                 return Err(fail(format!("binding {} has {} bytes, the limit is {limit}", binding.name, slice.size)));
             }
-            slices.try_push((binding, slice)).map_err(|_| too_many(kernel))?;
-            key.extend([slice.buffer.id, slice.offset, slice.size]);
+            slices.try_push(slice).map_err(|_| too_many(kernel))?;
         }
         if slices.len() != bindings.len() {
-            let unknown = bindings.iter().find(|b| slices.iter().all(|s| s.0.name != b.0)).map_or("twice", |b| b.0);
+            let unknown = bindings.iter().find(|b| storage().all(|s| s.name != b.0)).map_or("twice", |b| b.0);
             return Err(fail(format!("binding {unknown} is not one of the shader's")));
         }
+        let key = key_of(k.id, &slices);
         if !self.groups.contains_key(&key[..]) {
             if self.groups.len() >= MAX_GROUPS {
                 self.groups.clear();
             }
-            let entries: ArrayVec<_, MAX_BINDINGS> = slices
-                .iter()
+            let entries: ArrayVec<_, MAX_BINDINGS> = storage()
+                .zip(&slices)
                 .map(|(binding, slice)| wgpu::BindGroupEntry {
                     binding: binding.binding,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -320,7 +339,45 @@ impl BindGroups {
 
     pub(super) fn forget(&mut self, dead: &[u64]) {
         if !dead.is_empty() {
-            self.groups.retain(|key, _| !key[1..].chunks(3).any(|c| dead.contains(&c[0])));
+            self.groups.retain(|key, _| !buffers_of(key).iter().any(|id| dead.contains(id)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{GpuOptions, Purpose};
+
+    #[test]
+    fn groups_of_other_buffers_or_other_parts_have_other_keys() {
+        let gpu = pollster::block_on(Gpu::new(GpuOptions::from_env().unwrap())).unwrap();
+        let whole = [0, 1].map(|_| gpu.storage("whole", 4096, Purpose::Activations).unwrap());
+        // As large as asked for, and not.
+        let pooled = [4096, 4000].map(|bytes| gpu.scratch("pooled", bytes).unwrap());
+        let [a, b] = [&whole[0], &whole[1]].map(Binding::from);
+        let part = whole[0].slice(256, 512);
+        let keys = [
+            key_of(1, &[a, b]),
+            key_of(2, &[a, b]),
+            key_of(1, &[b, a]),
+            key_of(1, &[a]),
+            key_of(1, &[(&part).into(), b]),
+            key_of(1, &[(&whole[0].slice(0, 512)).into(), b]),
+            key_of(1, &[b, (&part).into()]),
+            key_of(1, &[(&pooled[1]).into(), b]),
+            key_of(1, &[(&pooled[0]).into(), b]),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key), "{key:?}");
+        }
+        assert_eq!(buffers_of(&keys[0]), [whole[0].id, whole[1].id]);
+        assert_eq!(buffers_of(&keys[6]), [whole[1].id, whole[0].id], "parts are no buffers");
+        assert_eq!((keys[0].len(), keys[4].len()), (3, 5));
+        // The same buffer, lent for fewer bytes than it has.
+        let id = pooled[0].id;
+        drop(pooled);
+        let again = gpu.scratch("pooled", 3900).unwrap();
+        assert!(again.id != id || key_of(1, &[(&again).into(), b]) != keys[8]);
     }
 }

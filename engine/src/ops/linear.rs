@@ -86,14 +86,14 @@ struct Chunk {
 /// A weight matrix `[rows, cols]` on the GPU, packed; also an embedding table ([`embed`]).
 #[derive(Debug)]
 pub struct Linear {
-    label: String,
+    label: Box<str>,
     codec: CodecRef,
     sparsity: Option<Sparsity>,
     /// Outputs: rows of the matrix, or half of them if gated.
     outputs: u32,
     cols: u32,
     gated: bool,
-    chunks: Vec<Chunk>,
+    chunks: Box<[Chunk]>,
     low_rank: Option<LowRank>,
     /// Where the weights are that it expands itself.
     expanded: Option<expanded::Expanded>,
@@ -184,7 +184,7 @@ impl Linear {
         }
         let bytes = chunks.iter().flat_map(|c| &c.planes).map(Buffer::size).sum();
         let (codec, sparsity) = (packed.codec.clone(), packed.codec.sparsity(packed.cols));
-        let label = label.to_owned();
+        let (label, chunks) = (label.into(), chunks.into());
         let (low_rank, expanded, kernels, tuned) = (None, None, Mutex::default(), OnceLock::new());
         Ok(Self { label, codec, sparsity, outputs, cols, gated, chunks, low_rank, expanded, bytes, kernels, tuned })
     }

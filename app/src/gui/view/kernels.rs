@@ -12,7 +12,7 @@ use crate::gui::state::{Action, State};
 use crate::gui::theme::palette;
 use crate::report::plot::number;
 use crate::report::roofline::{KINDS, intensity, kind};
-use crate::units::{bytes, significant};
+use crate::units::{bytes, microseconds, significant};
 
 pub fn show(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -160,7 +160,7 @@ fn measurements(ui: &mut Ui, found: &Benchmark) {
     let columns = [
         ("kernel", "What was computed: kind, compression, rows × columns, tokens; or heads × dimensions, tokens"),
         ("bits", "Bits a stored weight, or a number in the cache"),
-        ("µs", "Microseconds, the median of the samples"),
+        ("time", "The median of the samples"),
         ("GB/s", "Necessary bytes: packed weights, input and output, each once"),
         ("GFLOP/s", "Necessary operations"),
         ("% of roof", "Of the lower roof, memory or arithmetic. 100 % is all that the device gives"),
@@ -175,16 +175,16 @@ fn measurements(ui: &mut Ui, found: &Benchmark) {
             cells: [
                 m.name.clone(),
                 format!("{:.2}", m.bits),
-                significant(t.median_us),
+                microseconds(t.median_us),
                 significant(m.gb_per_s),
                 significant(m.gflop_per_s),
                 format!("{:.1}", 100.0 * m.roof_fraction),
             ],
             more: format!(
-                "{}\nHalf of the samples lie between {} and {} µs. The lower roof is {bound}.",
+                "{}\nHalf of the samples lie between {} and {}. The lower roof is {bound}.",
                 m.kernel,
-                significant(t.q1_us),
-                significant(t.q3_us)
+                microseconds(t.q1_us),
+                microseconds(t.q3_us)
             ),
         }
     };

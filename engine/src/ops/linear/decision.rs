@@ -76,9 +76,9 @@ pub enum Decision {
 
 /// Columns up to which a GPU reads W again for every column (out of its cache) rather than fill a tile mostly with nothing.
 const MATVEC_TOKENS: u32 = 4;
-/// Columns for every kept weight from which on [`Decision::Walk`] is taken: there it is 1.7 times as fast as the stream of `linear/rowwise`
-/// on llvmpipe (docs/methods/sparse.md); where the two meet has not been measured.
-const WALK: usize = 8;
+/// Columns for every kept weight from which on [`Decision::Walk`] is taken. On llvmpipe it and the stream of `linear/rowwise` are equally fast at
+/// ten in rows of 4096, at six or seven in rows of 576, which are padded more.
+const WALK: usize = 9;
 
 /// Columns up to which a software adapter decodes an entropy-coded matrix again for every eight of them.
 const EXPAND_TOKENS_CPU: u32 = 16;

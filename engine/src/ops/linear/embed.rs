@@ -61,7 +61,7 @@ pub fn embed(
     for start in (0..tokens).step_by(most as usize) {
         let count = most.min(tokens - start);
         let y = y.skip(start);
-        for chunk in &table.chunks {
+        for chunk in &*table.chunks {
             let params = Params {
                 runs: table.runs(),
                 cols: table.cols,

@@ -120,12 +120,12 @@ impl Spans<'_> {
 
     fn linear(&self, chunks: Vec<Chunk>, bytes: u64, expanded: Option<Expanded>) -> Linear {
         Linear {
-            label: self.label.to_owned(),
+            label: self.label.into(),
             codec: self.codec.clone(),
             outputs: self.outputs(),
             cols: self.cols,
             gated: self.gated,
-            chunks,
+            chunks: chunks.into(),
             sparsity: None,
             low_rank: None,
             expanded,
@@ -197,7 +197,7 @@ impl Expanded {
     ) -> Result<(), OpsError> {
         let spans = linear.spans(self);
         let mut last: Option<Buffer> = None;
-        for chunk in &linear.chunks {
+        for chunk in &*linear.chunks {
             // The last one is held until here, so that the pool gives another.
             let buffer = rec.gpu().scratch("expanded weights", u64::from(chunk.outputs) * spans.output_bytes())?;
             let fills = spans.fills(&(chunk.output0..chunk.output0 + chunk.outputs));

@@ -214,7 +214,7 @@ fn run(
             epilogue.norm = None;
             x = Rows::new(t, 0);
         }
-        for chunk in &linear.chunks {
+        for chunk in &*linear.chunks {
             let (y, input) = (y.skip(first), input.as_ref());
             match linear.codec.coded().filter(|_| !matches!(decision, Decision::Coded { .. })) {
                 Some((base, symbols)) => {

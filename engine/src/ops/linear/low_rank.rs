@@ -74,7 +74,7 @@ pub(super) fn upload(
     let a = Linear::upload_split(gpu, &parts.a, &format!("{label}, low rank"), false, limit)?;
     let (outputs, words) = (linear.outputs as usize, parts.row_words);
     linear.bytes += a.bytes();
-    for chunk in &mut linear.chunks {
+    for chunk in &mut *linear.chunks {
         let range = chunk.output0 as usize..(chunk.output0 + chunk.outputs) as usize;
         let mut rows = parts.b[range.start * words..range.end * words].to_vec();
         if gated {
@@ -117,7 +117,7 @@ fn without_weights(
         factor: None,
     });
     Ok(Linear {
-        label: label.to_owned(),
+        label: label.into(),
         codec: packed.codec.clone(),
         outputs,
         cols,

@@ -30,13 +30,37 @@ fn a_window_opens_compares_and_closes() {
     assert!(pixels.iter().map(|p| u64::from(*p)).sum::<u64>() / (pixels.len() as u64) < 80, "dark is dark");
 }
 
+/// Whether a window of this program is on the screen, where X11 and its tools say.
+fn on_the_screen() -> Option<bool> {
+    let ask = |args: &[&str]| {
+        let output = Command::new("xwininfo").args(args).output().ok().filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let all = ask(&["-root", "-tree"])?;
+    let mut windows =
+        all.lines().filter(|line| line.contains("\"tersor")).filter_map(|line| line.split_whitespace().next());
+    Some(windows.any(|id| ask(&["-id", id]).is_some_and(|window| window.contains("IsViewable"))))
+}
+
 /// What a start takes is printed: `cargo test --release --workspace --test window starts -- --ignored --nocapture` on a screen.
 #[test]
 #[ignore = "needs a screen: cargo xtask test --only window"]
 fn a_window_starts_shows_its_first_page_and_closes() {
     let folder = tempfile::tempdir().unwrap();
+    let watched = on_the_screen() == Some(false);
     let begin = std::time::Instant::now();
-    let status = tersor(&["--tab", "models", "--picture"]).arg(folder.path().join("picture.png")).status().unwrap();
+    let mut app = tersor(&["--tab", "models", "--picture"]).arg(folder.path().join("picture.png")).spawn().unwrap();
+    let mut there = None;
+    let status = loop {
+        if watched && there.is_none() && on_the_screen() == Some(true) {
+            there = Some(begin.elapsed());
+            println!("the window is there after {:.2} s", begin.elapsed().as_secs_f64());
+        }
+        match app.try_wait().unwrap() {
+            Some(status) => break status,
+            None => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    };
     println!("started, drawn, saved as a picture and closed in {:.2} s", begin.elapsed().as_secs_f64());
     assert!(status.success(), "{status}");
     assert!(folder.path().join("picture.png").exists());

@@ -88,7 +88,7 @@ fn an_idle_window_draws_nothing() {
         assert!(app.try_wait().unwrap().is_none(), "the window closed by itself");
         let now = ticks(app.id());
         // A start takes more than this: before that, nothing has been drawn.
-        if before > 20 {
+        if before > 5 {
             least = least.min(now - before);
         }
         before = now;

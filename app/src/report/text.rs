@@ -65,8 +65,8 @@ fn wrap_line(line: &str, width: Option<usize>) -> String {
 
 /// A token that can be seen where it is marked: what is blank, or no whole character, gets a sign.
 pub fn visible(token: &str) -> String {
-    let shown = printable(token).replace('\n', "⏎").replace('\t', "⇥");
-    if shown.trim().is_empty() { shown.replace(' ', "␣") + if shown.is_empty() { "·" } else { "" } } else { shown }
+    let shown = printable(token).replace('\n', "↵").replace('\t', "⇥");
+    if shown.trim().is_empty() { shown.replace(' ', "▁") + if shown.is_empty() { "·" } else { "" } } else { shown }
 }
 
 /// Without control characters that could move the cursor or change colours: models write what they like.
@@ -103,12 +103,12 @@ mod tests {
         generation.pieces = vec!["a\u{9b}2J".into(), "\x1b]0;x\x07\n".into(), "\x1b[31m".into()];
         let shown = terminal(&found, Some(80), false);
         assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
-        assert!(shown.contains("⟦\u{fffd}]0;x\u{fffd}⏎⟧"), "{shown}");
+        assert!(shown.contains("⟦\u{fffd}]0;x\u{fffd}↵⟧"), "{shown}");
     }
 
     #[test]
     fn a_token_without_ink_is_seen() {
-        assert_eq!(["", " ", "\n\n", " a"].map(visible), ["·", "␣", "⏎⏎", " a"]);
+        assert_eq!(["", " ", "\n\n", " a"].map(visible), ["·", "▁", "↵↵", " a"]);
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub fn show(ui: &mut Ui, column: &Column, judge: Option<&Column>, prompt: &str) 
             format.underline = Stroke::new(2.0, p.accent);
         }
         // A difference without ink must be seen, too.
-        let text = if first { crate::report::text::visible(&piece.text) } else { piece.text.clone() };
+        let text = if first { visible(&piece.text) } else { piece.text.clone() };
+        if text.trim() != piece.text.trim() {
+            format.font_id = signs(format.font_id.size);
+        }
         let text = if first && piece.text.ends_with('\n') { text + "\n" } else { text };
         job.append(&text, 0.0, format);
         at += text.chars().count();
@@ -59,6 +62,11 @@ pub fn show(ui: &mut Ui, column: &Column, judge: Option<&Column>, prompt: &str) 
     if let Some(scored) = piece.scored.as_ref().or(asked) {
         response.on_hover_ui_at_pointer(|ui| predictions(ui, index, &piece.text, scored));
     }
+}
+
+/// The font that has the signs of [`visible`]; the one of texts lacks most of them.
+fn signs(size: f32) -> FontId {
+    FontId::monospace(size)
 }
 
 /// The token under a point of the text.
@@ -107,4 +115,19 @@ fn candidate(ui: &mut Ui, candidate: Option<&Candidate>, token: u32) {
     let colour = if candidate.token == token { p.accent } else { p.ink };
     ui.label(RichText::new(visible(&candidate.text)).monospace().color(colour));
     ui.label(RichText::new(format!("{:.1} %", 100.0 * candidate.probability)).small().color(p.dim));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sign that the font lacks is drawn as a box, and a box says nothing.
+    #[test]
+    fn signs_for_what_is_blank_are_in_the_fonts() {
+        let context = egui::Context::default();
+        context.run_ui(egui::RawInput::default(), |_| {}).textures_delta.clear();
+        for sign in ["", " ", "\n", "\t"].map(visible) {
+            assert!(context.fonts_mut(|fonts| fonts.has_glyphs(&signs(14.0), &sign)), "no {sign}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! What the host does by itself: opening files, tokenizing, encoding weights. `cargo bench -p tersor-benches` measures all of it and compares
-//! with the run before; `cargo bench -p tersor-benches -- encode/q4_k` a part.
+//! What the host does by itself: opening files, tokenizing, encoding weights. `cargo bench -p tersor-benches --bench host` measures all of it and compares
+//! with the run before; with `-- encode/q4_k` behind it a part.
 //!
 //! The files are those of the tests (tests/golden/tokenizers: vocabularies of published models in GGUF, without weights), the text is the one
 //! that evaluations read.

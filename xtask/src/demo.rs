@@ -34,7 +34,7 @@ const RECIPES: &[&str] = &[
     "uniform:bits=3+eora:rank=64",
     "sparse:2:4+q8_0",
     "entropy:bf16",
-    "bf16@asa:block=16,near=1,max=0.5",
+    "bf16@asa:block=16,mass=0.9",
 ];
 
 /// What the README's table of methods shows: every family's codecs at their usual settings, and beside them what they improve on.

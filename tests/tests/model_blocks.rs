@@ -142,7 +142,7 @@ fn a_context_belongs_to_its_attention() {
 }
 
 /// SmolLM2 on a document of 8,192 tokens, its whole context: half of the blocks, and a perplexity within 1 % of dense attention's.
-/// Takes a software adapter the better part of an hour.
+/// Takes a software adapter from six minutes to the better part of an hour.
 #[test]
 #[ignore = "long: cargo test -p tersor-tests --test model_blocks -- --ignored --nocapture"]
 fn a_long_document_reads_as_well_with_half_of_the_blocks() {

@@ -533,5 +533,7 @@ fn kernel_tests_pass(share: &str) {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert!(failed.is_empty(), "{} of {seen} failed:\n{}", failed.len(), failed.join("\n"));
-    assert!(seen > 0 || !only.is_empty(), "no test ran");
+    // Of a few that were asked for by name there may be none in this share; the page fails where no name fits.
+    let named = only.split(',').any(|part| !part.is_empty() && !part.starts_with('-'));
+    assert!(seen > 0 || named, "no test ran");
 }
